@@ -1,0 +1,363 @@
+/* Futures: settling, results, callbacks, and the methods that tasks and gathers share. */
+#include "core/future.h"
+
+#include <string.h>
+
+#include "core/error.h"
+#include "core/report.h"
+#include "core/task.h"
+
+void ag_future_init(ag_future *future, uint32_t loop, uint8_t kind, uint8_t values) {
+  memset(future, 0, sizeof *future);
+  ag_link_init(&future->waiters);
+  future->loop = loop;
+  future->kind = kind;
+  future->values = values;
+}
+
+ag_future *ag_future_new(lua_State *L, ag_loop *loop, size_t size, uint8_t kind) {
+  ag_future *future = lua_newuserdatauv(L, size, 2);
+  memset(future, 0, size);
+  ag_future_init(future, loop->id, kind, 2);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, loop->S->mt_future);
+  lua_setmetatable(L, -2);
+  return future;
+}
+
+ag_future *ag_future_to(lua_State *L, ag_state *S, int index) {
+  void *p = lua_touserdata(L, index);
+  if (p == NULL || !lua_getmetatable(L, index)) return NULL;
+  const void *id = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  return id == S->id_task || id == S->id_future ? p : NULL;
+}
+
+ag_future *ag_future_check(lua_State *L, int index) {
+  ag_future *future = ag_future_to(L, ag_self(L), index);
+  if (future == NULL) luaL_typeerror(L, index, "Future or Task");
+  return future;
+}
+
+/* Everything that can fail is done: the state changes and the waiters become ready. */
+static void settle(lua_State *L, ag_state *S, ag_future *future, uint8_t status) {
+  future->status = status;
+  ag_loop *loop = ag_loop_find(S, future->loop);
+  if (loop != NULL) {
+    ag_list_splice(&loop->ready, &future->waiters);
+    if (future->kind == AG_TASK) loop->tasks--;
+  }
+  int slot = future->slot;
+  future->slot = 0;
+  ag_drop(L, S, slot);
+}
+
+void ag_future_resolve(lua_State *L, ag_state *S, int index, int count) {
+  index = lua_absindex(L, index);
+  ag_future *future = lua_touserdata(L, index);
+  if (count < future->values) {
+    for (int i = count; i > 0; i--) lua_setiuservalue(L, index, i + 1);
+  } else {
+    lua_createtable(L, count, 0);
+    lua_insert(L, -count - 1);
+    for (int i = count; i > 0; i--) lua_rawseti(L, -i - 1, i);
+    lua_setiuservalue(L, index, 2);
+    future->packed = true;
+  }
+  future->count = count;
+  settle(L, S, future, AG_RESULT);
+}
+
+void ag_future_reject(lua_State *L, ag_state *S, int index) {
+  index = lua_absindex(L, index);
+  ag_future *future = lua_touserdata(L, index);
+  lua_setiuservalue(L, index, 2);
+  bool waited = !ag_list_empty(&future->waiters);
+  future->status = AG_FAILED;
+  if (!waited) ag_watch(L, S, index);
+  settle(L, S, future, AG_FAILED);
+}
+
+void ag_future_set_cancelled(lua_State *L, ag_state *S, int index) {
+  index = lua_absindex(L, index);
+  lua_setiuservalue(L, index, 2);
+  settle(L, S, lua_touserdata(L, index), AG_CANCELLED);
+}
+
+static void asked(lua_State *L, ag_state *S, ag_future *future, int index) {
+  future->asked = true;
+  if (future->watched) ag_unwatch(L, S, future, index);
+}
+
+int ag_future_results(lua_State *L, ag_state *S, int index) {
+  index = lua_absindex(L, index);
+  ag_future *future = lua_touserdata(L, index);
+  if (future->status == AG_RESULT) {
+    luaL_checkstack(L, future->count + 2, "too many results");
+    if (!future->packed) {
+      for (int i = 1; i <= future->count; i++) lua_getiuservalue(L, index, i + 1);
+    } else {
+      lua_getiuservalue(L, index, 2);
+      int list = lua_gettop(L);
+      for (int i = 1; i <= future->count; i++) lua_rawgeti(L, list, i);
+      lua_remove(L, list);
+    }
+    return future->count;
+  }
+  asked(L, S, future, index);
+  lua_getiuservalue(L, index, 2);
+  ag_error_unwrap(L);
+  return lua_error(L);
+}
+
+bool ag_future_value(lua_State *L, ag_state *S, int index) {
+  index = lua_absindex(L, index);
+  ag_future *future = lua_touserdata(L, index);
+  if (future->status != AG_RESULT) {
+    asked(L, S, future, index);
+    lua_getiuservalue(L, index, 2);
+    return true;
+  }
+  if (future->count == 0)
+    lua_pushnil(L);
+  else
+    lua_getiuservalue(L, index, 2);
+  if (future->packed) {
+    lua_rawgeti(L, -1, 1);
+    lua_remove(L, -2);
+  }
+  return false;
+}
+
+void ag_push_cancelled(lua_State *L, ag_state *S, int index) {
+  if (lua_isnoneornil(L, index)) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
+  } else {
+    lua_pushvalue(L, index);
+    ag_error_push(L, S, "CancelledError");
+  }
+}
+
+/* ---- methods ---- */
+
+static ag_future *check_pending(lua_State *L) {
+  ag_future *future = ag_future_check(L, 1);
+  if (future->kind != AG_FUTURE)
+    luaL_error(L, "a %s is settled by the loop, not by hand", future->kind == AG_TASK ? "task" : "gather");
+  if (future->status != AG_PENDING)
+    ag_error_raise(L, ag_self(L), "InvalidStateError", "invalid state: the future is %s already",
+                   future->status == AG_CANCELLED ? "cancelled" : "done");
+  return future;
+}
+
+static int future_set_result(lua_State *L) {
+  check_pending(L);
+  ag_future_resolve(L, ag_self(L), 1, lua_gettop(L) - 1);
+  return 0;
+}
+
+static int future_set_exception(lua_State *L) {
+  check_pending(L);
+  luaL_argcheck(L, !lua_isnoneornil(L, 2), 2, "error value expected, got nil");
+  ag_error_wrap(L, ag_self(L), 2);
+  ag_future_reject(L, ag_self(L), 1);
+  return 0;
+}
+
+static int future_done(lua_State *L) {
+  lua_pushboolean(L, ag_future_check(L, 1)->status != AG_PENDING);
+  return 1;
+}
+
+static int future_cancelled(lua_State *L) {
+  lua_pushboolean(L, ag_future_check(L, 1)->status == AG_CANCELLED);
+  return 1;
+}
+
+static int future_result(lua_State *L) {
+  ag_future *future = ag_future_check(L, 1);
+  if (future->status == AG_PENDING) return ag_error_raise(L, ag_self(L), "InvalidStateError", "Result is not set.");
+  return ag_future_results(L, ag_self(L), 1);
+}
+
+static int future_exception(lua_State *L) {
+  ag_future *future = ag_future_check(L, 1);
+  ag_state *S = ag_self(L);
+  if (future->status == AG_PENDING) return ag_error_raise(L, S, "InvalidStateError", "Exception is not set.");
+  if (future->status == AG_RESULT) {
+    lua_pushnil(L);
+    return 1;
+  }
+  if (future->status == AG_CANCELLED) return ag_future_results(L, S, 1);
+  ag_future_value(L, S, 1);
+  return 1;
+}
+
+static int future_cancel(lua_State *L) {
+  ag_future *future = ag_future_check(L, 1);
+  ag_state *S = ag_self(L);
+  if (future->watched) asked(L, S, future, 1);
+  ag_push_cancelled(L, S, 2);
+  lua_pushboolean(L, ag_cancel(L, S, 1));
+  return 1;
+}
+
+static int future_await(lua_State *L) {
+  ag_future_check(L, 1);
+  lua_settop(L, 1);
+  return ag_await_future(L, ag_self(L));
+}
+
+static int future_get_loop(lua_State *L) {
+  ag_state *S = ag_self(L);
+  ag_loop *loop = ag_loop_find(S, ag_future_check(L, 1)->loop);
+  if (loop == NULL)
+    lua_pushnil(L);
+  else
+    ag_push_kept(L, S, loop->slot);
+  return 1;
+}
+
+/* A done callback: user value 1 the function, 2 the future. */
+typedef struct callback {
+  ag_node node;
+  int slot;
+} callback;
+
+static void callback_run(ag_loop *loop, lua_State *L, ag_node *node) {
+  callback *c = ag_container(node, callback, node);
+  ag_push_kept(L, loop->S, c->slot);
+  ag_drop(L, loop->S, c->slot);
+  c->slot = 0;
+  int self = lua_gettop(L);
+  lua_getiuservalue(L, self, 1);
+  lua_getiuservalue(L, self, 2);
+  ag_task *outer = loop->task;
+  loop->task = NULL;
+  int status = lua_pcall(L, 1, 0, 0);
+  loop->task = outer;
+  if (status != LUA_OK) {
+    lua_getiuservalue(L, self, 1);
+    ag_push_site(L, loop->S, -1);
+    const char *message = lua_pushfstring(L, "Exception in callback %s", lua_tostring(L, -1));
+    ag_error_wrap(L, loop->S, self + 1);
+    ag_report(L, loop, message, 0);
+  }
+}
+
+static int future_add_done_callback(lua_State *L) {
+  ag_state *S = ag_self(L);
+  ag_future *future = ag_future_check(L, 1);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  ag_loop *loop = ag_loop_find(S, future->loop);
+  if (loop == NULL) return ag_error_raise(L, S, "RuntimeError", "Event loop is closed");
+  callback *c = lua_newuserdatauv(L, sizeof *c, 2);
+  c->slot = 0;
+  ag_link_init(&c->node.link);
+  c->node.run = callback_run;
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, -2, 1);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 2);
+  c->slot = ag_keep(L, S);
+  ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &c->node.link);
+  return 0;
+}
+
+static int future_remove_done_callback(lua_State *L) {
+  ag_state *S = ag_self(L);
+  ag_future *future = ag_future_check(L, 1);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_Integer removed = 0;
+  for (ag_link *l = future->waiters.next, *next; l != &future->waiters; l = next) {
+    next = l->next;
+    ag_node *node = ag_container(l, ag_node, link);
+    if (node->run != callback_run) continue;
+    callback *c = ag_container(node, callback, node);
+    ag_push_kept(L, S, c->slot);
+    lua_getiuservalue(L, -1, 1);
+    bool same = lua_rawequal(L, -1, 2);
+    lua_pop(L, 2);
+    if (!same) continue;
+    ag_link_remove(l);
+    ag_drop(L, S, c->slot);
+    removed++;
+  }
+  lua_pushinteger(L, removed);
+  return 1;
+}
+
+static int new_future(lua_State *L) {
+  ag_loop *loop = ag_loop_check(L, ag_self(L), "future");
+  ag_future_new(L, loop, sizeof(ag_future), AG_FUTURE);
+  return 1;
+}
+
+static int future_tostring(lua_State *L) {
+  static const char *const kinds[] = {"Future", "Task", "Gather"};
+  static const char *const states[] = {"pending", "finished", "failed", "cancelled"};
+  ag_state *S = ag_self(L);
+  ag_future *future = ag_future_check(L, 1);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  lua_pushfstring(L, "<%s %s", kinds[future->kind], states[future->status]);
+  luaL_addvalue(&b);
+  if (future->kind == AG_TASK) {
+    ag_task *task = (ag_task *)future;
+    ag_task_push_name(L, S, task, 1);
+    const char *name = lua_tostring(L, -1);
+    lua_getiuservalue(L, 1, 1);
+    if (lua_isuserdata(L, -1)) { /* a watch holds the function */
+      lua_getiuservalue(L, -1, 1);
+      lua_remove(L, -2);
+    }
+    ag_push_site(L, S, -1);
+    lua_pushfstring(L, " name='%s' coro=%s", name, lua_tostring(L, -1));
+    lua_replace(L, -4);
+    lua_pop(L, 2);
+    luaL_addvalue(&b);
+    if (future->status == AG_PENDING && task->wait == AG_WAIT_FUTURE) {
+      lua_pushfstring(L, " wait_for=<%s>", kinds[task->waiting->kind]);
+      luaL_addvalue(&b);
+    } else if (future->status == AG_PENDING && task->wait == AG_WAIT_SLEEP) {
+      luaL_addstring(&b, " wait_for=<sleep>");
+    }
+  }
+  luaL_addchar(&b, '>');
+  luaL_pushresult(&b);
+  return 1;
+}
+
+void ag_future_open_module(lua_State *L, ag_state *S) {
+  static const luaL_Reg methods[] = {{"set_result", future_set_result},
+                                     {"set_exception", future_set_exception},
+                                     {"done", future_done},
+                                     {"cancelled", future_cancelled},
+                                     {"result", future_result},
+                                     {"exception", future_exception},
+                                     {"cancel", future_cancel},
+                                     {"await", future_await},
+                                     {"get_loop", future_get_loop},
+                                     {"add_done_callback", future_add_done_callback},
+                                     {"remove_done_callback", future_remove_done_callback},
+                                     {NULL, NULL}};
+  static const luaL_Reg meta[] = {{"__tostring", future_tostring}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"future", new_future}, {NULL, NULL}};
+  const struct {
+    const char *name;
+    int *ref;
+    const void **id;
+    int skip;
+  } types[] = {{"Future", &S->mt_future, &S->id_future, 0}, {"Task", &S->mt_task, &S->id_task, 2}};
+  for (int i = 0; i < 2; i++) {
+    lua_newtable(L);
+    *types[i].id = lua_topointer(L, -1);
+    ag_setfuncs(L, S, meta);
+    lua_pushstring(L, types[i].name);
+    lua_setfield(L, -2, "__name");
+    lua_newtable(L);
+    ag_setfuncs(L, S, methods + types[i].skip); /* a task has all but the setters */
+    lua_setfield(L, -2, "__index");
+    *types[i].ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  }
+  ag_setfuncs(L, S, functions);
+}

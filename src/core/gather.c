@@ -1,0 +1,215 @@
+/* gather: one future for many awaitables, as asyncio.gather (3.11).
+** Each child gets a node of the one block; its callback stores the result in the child's place of the list.
+** The gather is kept alive while a child is not done. */
+#include "core/gather.h"
+
+#include <string.h>
+
+#include "core/error.h"
+#include "core/report.h"
+
+enum { LIST = 2 };
+
+/* Ends the gather at [self] with the error object on top. */
+static void fail(lua_State *L, ag_state *S, int self) { ag_future_reject(L, S, self); }
+
+static void let_go(lua_State *L, ag_state *S, ag_gather *gather, int *keep) {
+  if (gather->finished < gather->count) return;
+  ag_drop(L, S, *keep);
+}
+
+static void finish(lua_State *L, ag_state *S, ag_gather *gather, int self) {
+  if (gather->failing) {
+    lua_getiuservalue(L, self, 1);
+    lua_pushnil(L);
+    lua_setiuservalue(L, self, 1);
+    fail(L, S, self);
+  } else if (gather->cancel_requested) {
+    /* Every child is done, but a cancellation was asked for and must reach the awaiter (bpo-32684). */
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
+    lua_getiuservalue(L, self, LIST);
+    lua_rawgeti(L, -1, gather->count);
+    if (ag_error_is(L, S, -1, "CancelledError"))
+      lua_replace(L, -3);
+    else
+      lua_pop(L, 1);
+    lua_pop(L, 1);
+    fail(L, S, self);
+  } else {
+    lua_getiuservalue(L, self, LIST);
+    ag_future_resolve(L, S, self, 1);
+  }
+}
+
+static void cancel_siblings(lua_State *L, ag_state *S, ag_gather *gather, int list) {
+  for (lua_Integer i = 0; i < gather->count; i++) {
+    if (gather->children[i].child == NULL) continue;
+    lua_rawgeti(L, list, i + 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
+    ag_cancel(L, S, -2);
+    lua_pop(L, 1);
+  }
+}
+
+static void child_done(ag_loop *loop, lua_State *L, ag_node *node) {
+  ag_state *S = loop->S;
+  ag_gather_child *child = ag_container(node, ag_gather_child, node);
+  ag_gather *gather = child->gather;
+  lua_Integer place = child - gather->children + 1;
+  int keep = gather->cancel_index;
+  ag_push_kept(L, S, keep);
+  int self = lua_gettop(L);
+  lua_getiuservalue(L, self, gather->future.status != AG_PENDING ? 1 : LIST);
+  int list = self + 1;
+  if (lua_isuserdata(L, list)) { /* a watch keeps what stood here */
+    lua_getiuservalue(L, list, 1);
+    lua_replace(L, list);
+  }
+  gather->finished++;
+  child->child = NULL;
+  if (gather->future.status != AG_PENDING) { /* the gather has failed: take the error, so that nobody reports it */
+    if (lua_istable(L, list)) {
+      lua_rawgeti(L, list, place);
+      ag_future_value(L, S, -1);
+    }
+    let_go(L, S, gather, &keep);
+    return;
+  }
+  lua_rawgeti(L, list, place);
+  bool failed = ag_future_value(L, S, -1);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, list, place);
+  if (failed && !gather->return_exceptions && !gather->failing) {
+    if (gather->cancel_on_error && gather->finished < gather->count) {
+      gather->failing = true;
+      lua_pushvalue(L, -1);
+      lua_setiuservalue(L, self, 1);
+      cancel_siblings(L, S, gather, list);
+    } else {
+      lua_pushvalue(L, list); /* the children that go on stay reachable here */
+      lua_setiuservalue(L, self, 1);
+      fail(L, S, self);
+      let_go(L, S, gather, &keep);
+      return;
+    }
+  }
+  if (gather->finished == gather->count) {
+    finish(L, S, gather, self);
+    ag_drop(L, S, keep);
+  }
+}
+
+static bool option(lua_State *L, int options, const char *name) {
+  lua_getfield(L, options, name);
+  bool on = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return on;
+}
+
+static void check_options(lua_State *L, int options, const char *what) {
+  for (lua_pushnil(L); lua_next(L, options); lua_pop(L, 1)) {
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
+    if (key == NULL || (strcmp(key, "return_exceptions") != 0 && strcmp(key, "cancel_on_error") != 0))
+      luaL_argerror(L, options, lua_pushfstring(L, "unknown option '%s' of %s", key ? key : luaL_typename(L, -2), what));
+  }
+}
+
+/* Gathers the list at [list], which becomes the gather's own; pushes the gather. */
+static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count, int options, bool arguments) {
+  ag_loop *loop = ag_loop_check(L, S, "gather");
+  for (lua_Integer i = 1; i <= count; i++) {
+    lua_rawgeti(L, list, i);
+    int top = lua_gettop(L);
+    ag_future *future = ag_future_to(L, S, top);
+    if (future == NULL && lua_type(L, top) != LUA_TFUNCTION && lua_type(L, top) != LUA_TTHREAD &&
+        (lua_type(L, top) != LUA_TUSERDATA)) {
+      if (arguments && lua_istable(L, top))
+        return luaL_argerror(L, (int)i, "awaitable expected, got a table (for a list use agather.gather_list)");
+      if (arguments)
+        return luaL_argerror(L, (int)i, lua_pushfstring(L, "awaitable expected, got %s", luaL_typename(L, top)));
+      return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected at place %d of the list, got %s", (int)i,
+                                                 luaL_typename(L, top)));
+    }
+    lua_pop(L, 1);
+  }
+  size_t size = sizeof(ag_gather) + (size_t)count * sizeof(ag_gather_child);
+  ag_gather *gather = (ag_gather *)ag_future_new(L, loop, size, AG_GATHER);
+  int self = lua_gettop(L);
+  lua_pushvalue(L, list);
+  lua_setiuservalue(L, self, LIST);
+  if (options != 0) {
+    gather->return_exceptions = option(L, options, "return_exceptions");
+    gather->cancel_on_error = option(L, options, "cancel_on_error");
+  }
+  lua_pushinteger(L, count);
+  lua_setfield(L, list, "n");
+  if (count == 0) {
+    lua_pushvalue(L, list);
+    ag_future_resolve(L, S, self, 1);
+    return 1;
+  }
+  lua_pushvalue(L, self);
+  gather->cancel_index = ag_keep(L, S); /* kept until the last child is done, also when it has failed before */
+  lua_pushvalue(L, self);
+  gather->future.slot = ag_keep(L, S);
+  gather->count = count;
+  for (lua_Integer i = 0; i < count; i++) {
+    ag_gather_child *child = &gather->children[i];
+    lua_rawgeti(L, list, i + 1);
+    bool plain = lua_type(L, -1) == LUA_TFUNCTION || lua_type(L, -1) == LUA_TTHREAD;
+    int top = lua_gettop(L);
+    ag_future *future = ag_ensure_future(L, loop, top, arguments ? (int)i + 1 : 1);
+    if (plain)
+      lua_rawseti(L, list, i + 1);
+    else
+      lua_pop(L, 1);
+    child->node.run = child_done;
+    child->gather = gather;
+    child->child = future;
+    ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &child->node.link);
+  }
+  return 1;
+}
+
+/* gather(aw, ... [, options]): a future for the list of results. asyncio.gather, 3.11. */
+static int gather(lua_State *L) {
+  ag_state *S = ag_self(L);
+  int n = lua_gettop(L), options = 0;
+  if (n > 0 && lua_istable(L, n) && lua_rawlen(L, n) == 0 && luaL_getmetafield(L, n, "__name") == LUA_TNIL) {
+    options = n--;
+    check_options(L, options, "gather");
+  }
+  lua_settop(L, options ? options : n);
+  lua_createtable(L, n, 1);
+  int list = lua_gettop(L);
+  for (int i = 1; i <= n; i++) {
+    lua_pushvalue(L, i);
+    lua_rawseti(L, list, i);
+  }
+  return gather_values(L, S, list, n, options, true);
+}
+
+/* gather_list(list [, options]): gather over a list of any length. */
+static int gather_list(lua_State *L) {
+  ag_state *S = ag_self(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 2);
+  int options = 0;
+  if (!lua_isnil(L, 2)) {
+    luaL_checktype(L, 2, LUA_TTABLE);
+    check_options(L, 2, "gather_list");
+    options = 2;
+  }
+  lua_Integer n = luaL_len(L, 1);
+  lua_createtable(L, (int)n, 1);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_geti(L, 1, i);
+    lua_rawseti(L, 3, i);
+  }
+  return gather_values(L, S, 3, n, options, false);
+}
+
+void ag_gather_open_module(lua_State *L, ag_state *S) {
+  static const luaL_Reg functions[] = {{"gather", gather}, {"gather_list", gather_list}, {NULL, NULL}};
+  ag_setfuncs(L, S, functions);
+}

@@ -1,0 +1,47 @@
+/* The loop: the ready queue, the timers and the clock. Runs nodes; does not know what they are. */
+#ifndef AG_LOOP_H
+#define AG_LOOP_H
+
+#include "core/poller.h"
+#include "core/state.h"
+#include "core/timer.h"
+
+struct ag_loop {
+  ag_state *S;
+  ag_link among;   /* in S->loops while not closed */
+  uint32_t id;     /* futures name their loop by it */
+  ag_link ready;   /* runs in the next iteration */
+  ag_link current; /* what is left of this iteration */
+  ag_timers timers;
+  ag_poller *poller;
+  ag_task *task; /* the task that runs now, or NULL */
+  bool is_virtual, debug, stopping, running, closed, in_callback;
+  double virtual_now;
+  volatile int interrupts; /* SIGINTs not yet answered */
+  bool interrupted;        /* the main task was cancelled because of one */
+  int main;                /* slot of the main task of run, or 0 */
+  bool suspects;           /* something failed that nobody waits for: look whether it is reachable */
+  double collected, collection; /* when the last such collection ended, how long it took; seconds */
+  int handler;             /* slot of the exception handler, or 0 */
+  int slot;                /* keeps the loop's userdata while it runs */
+  size_t tasks;            /* pending tasks */
+};
+
+double ag_loop_time(const ag_loop *loop);
+/* Makes a loop and pushes it. [-0, +1, m] */
+ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug);
+/* The loop that is not closed and has this id, or NULL. */
+ag_loop *ag_loop_find(ag_state *S, uint32_t id);
+/* Runs until [node] (a stop node) or loop:stop ran. Raises KeyboardInterrupt and DeadlockError where [deadlock]. */
+void ag_loop_run(lua_State *L, ag_loop *loop, bool deadlock);
+/* One iteration; blocks only when [block] and nothing is ready. False: nothing can ever happen again. */
+bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block);
+void ag_loop_close(lua_State *L, ag_loop *loop);
+void ag_loop_open_module(lua_State *L, ag_state *S);
+/* The running loop; raises "no running event loop" naming [what]. */
+ag_loop *ag_loop_check(lua_State *L, ag_state *S, const char *what);
+
+/* Queues [node] at the end of the ready queue. Never fails. */
+static inline void ag_loop_ready(ag_loop *loop, ag_node *node) { ag_list_append(&loop->ready, &node->link); }
+
+#endif

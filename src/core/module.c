@@ -1,0 +1,28 @@
+/* luaopen_agather_core: nothing but the table of names. */
+#include "core/error.h"
+#include "core/future.h"
+#include "core/gather.h"
+#include "core/pcall.h"
+#include "core/report.h"
+#include "core/run.h"
+#include "core/sleep.h"
+#include "core/task.h"
+
+const char *ag_version(void) { return AG_VERSION; }
+
+int luaopen_agather_core(lua_State *L) {
+  ag_state *S = ag_state_open(L);
+  lua_newtable(L);
+  ag_errors_open(L, S);
+  ag_loop_open_module(L, S);
+  ag_future_open_module(L, S);
+  ag_task_open_module(L, S);
+  ag_sleep_open_module(L, S);
+  ag_gather_open_module(L, S);
+  ag_report_open_module(L, S);
+  ag_run_open_module(L, S);
+  ag_pcall_open_module(L, S);
+  lua_pushliteral(L, AG_VERSION);
+  lua_setfield(L, -2, "_VERSION");
+  return 1;
+}

@@ -1,0 +1,224 @@
+/* Reports: what failed and nobody asked for goes to the loop's exception handler, by default to stderr. */
+#include "core/report.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#include "core/error.h"
+
+/* Lives as long as the failed future does: user value 1 is what the future held there, 2 the future. */
+typedef struct watch {
+  bool active;
+} watch;
+
+static void print_context(lua_State *L, int context) {
+  lua_getfield(L, context, "message");
+  fprintf(stderr, "%s\n", lua_tostring(L, -1));
+  lua_getfield(L, context, "task");
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    lua_getfield(L, context, "future");
+  }
+  if (!lua_isnil(L, -1)) fprintf(stderr, "  %s\n", luaL_tolstring(L, -1, NULL));
+  lua_getfield(L, context, "exception");
+  if (!lua_isnil(L, -1)) {
+    fprintf(stderr, "%s\n", luaL_tolstring(L, -1, NULL));
+    if (lua_istable(L, -2) && lua_getfield(L, -2, "traceback") == LUA_TSTRING)
+      fprintf(stderr, "%s\n", lua_tostring(L, -1));
+  }
+  fflush(stderr);
+}
+
+static int print_protected(lua_State *L) {
+  print_context(L, 1);
+  return 0;
+}
+
+/* Calls the handler with the context on top. [-1, +0, -] */
+static void handle(lua_State *L, ag_loop *loop) {
+  int context = lua_gettop(L);
+  if (loop->handler != 0) {
+    ag_task *outer = loop->task;
+    loop->task = NULL;
+    ag_push_kept(L, loop->S, loop->handler);
+    lua_pushvalue(L, context);
+    int status = lua_pcall(L, 1, 0, 0);
+    loop->task = outer;
+    if (status == LUA_OK) {
+      lua_settop(L, context - 1);
+      return;
+    }
+    fprintf(stderr, "Exception in the exception handler: %s\n", luaL_tolstring(L, -1, NULL));
+  }
+  lua_pushcfunction(L, print_protected);
+  lua_pushvalue(L, context);
+  lua_pcall(L, 1, 0, 0);
+  lua_settop(L, context - 1);
+}
+
+void ag_report(lua_State *L, ag_loop *loop, const char *message, int index) {
+  int error = lua_gettop(L);
+  if (index != 0) index = lua_absindex(L, index);
+  lua_createtable(L, 0, 3);
+  lua_pushstring(L, message);
+  lua_setfield(L, -2, "message");
+  lua_pushvalue(L, error);
+  lua_setfield(L, -2, "exception");
+  if (index != 0) {
+    ag_future *future = ag_future_to(L, loop->S, index);
+    lua_pushvalue(L, index);
+    lua_setfield(L, -2, future != NULL && future->kind == AG_TASK ? "task" : "future");
+  }
+  handle(L, loop);
+  lua_settop(L, error - 1);
+}
+
+static int watch_gc(lua_State *L) {
+  ag_state *S = ag_self(L);
+  watch *w = lua_touserdata(L, 1);
+  if (!w->active || S->closed) return 0;
+  w->active = false;
+  lua_getiuservalue(L, 1, 2);
+  lua_replace(L, 1);
+  lua_settop(L, 1);
+  ag_report_later(L, S);
+  return 0;
+}
+
+void ag_report_later(lua_State *L, ag_state *S) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->reports);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, ++S->reported);
+  lua_pop(L, 1);
+  for (ag_link *l = S->loops.next; l != &S->loops; l = l->next) ag_container(l, ag_loop, among)->suspects = true;
+}
+
+void ag_watch(lua_State *L, ag_state *S, int index) {
+  index = lua_absindex(L, index);
+  ag_future *future = lua_touserdata(L, index);
+  watch *w = lua_newuserdatauv(L, sizeof *w, 2);
+  w->active = false;
+  lua_getiuservalue(L, index, 1);
+  lua_setiuservalue(L, -2, 1);
+  lua_pushvalue(L, index);
+  lua_setiuservalue(L, -2, 2);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_watch);
+  lua_setmetatable(L, -2);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->suspects);
+  lua_pushvalue(L, -2);
+  lua_rawsetp(L, -2, w);
+  lua_pop(L, 1);
+  lua_setiuservalue(L, index, 1);
+  w->active = true;
+  future->watched = true;
+  ag_loop *loop = ag_loop_find(S, future->loop);
+  if (loop != NULL) loop->suspects = true;
+}
+
+void ag_unwatch(lua_State *L, ag_state *S, ag_future *future, int index) {
+  (void)S;
+  index = lua_absindex(L, index);
+  lua_getiuservalue(L, index, 1);
+  watch *w = lua_touserdata(L, -1);
+  w->active = false;
+  lua_getiuservalue(L, -1, 1);
+  lua_setiuservalue(L, index, 1);
+  lua_pop(L, 1);
+  future->watched = false;
+}
+
+/* Reports the future or coro on top. [-1, +0, m] */
+static void report_one(lua_State *L, ag_loop *loop) {
+  ag_state *S = loop->S;
+  int self = lua_gettop(L);
+  ag_future *future = ag_future_to(L, S, self);
+  if (future == NULL) {
+    lua_getiuservalue(L, self, 1);
+    ag_push_site(L, S, -1);
+    const char *message = lua_pushfstring(L, "coroutine %s was never awaited", lua_tostring(L, -1));
+    lua_pushnil(L);
+    ag_report(L, loop, message, 0);
+  } else {
+    static const char *const messages[] = {"Future exception was never retrieved", "Task exception was never retrieved",
+                                           "Gather exception was never retrieved"};
+    if (future->watched) ag_unwatch(L, S, future, self);
+    future->asked = true;
+    lua_getiuservalue(L, self, 2);
+    ag_report(L, loop, messages[future->kind], self);
+  }
+  lua_settop(L, self - 1);
+}
+
+static double now(void) {
+  struct timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
+
+void ag_report_suspects(lua_State *L, ag_loop *loop, bool all) {
+  ag_state *S = loop->S;
+  double start = now();
+  if (!all && S->reported == 0) {
+    /* Looking costs a full collection: at most a twentieth of the time goes into it. */
+    if (start - loop->collected < 20 * loop->collection) return;
+  }
+  loop->suspects = false;
+  luaL_checkstack(L, 20, NULL);
+  int top = lua_gettop(L);
+  if (!all || S->unstarted > 0) {
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    loop->collected = now();
+    loop->collection = loop->collected - start;
+  }
+  if (all) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->suspects);
+    int suspects = lua_gettop(L);
+    for (lua_pushnil(L); lua_next(L, suspects); lua_pop(L, 1)) {
+      watch *w = lua_touserdata(L, -1);
+      lua_getiuservalue(L, -1, 2);
+      ag_future *future = lua_touserdata(L, -1);
+      if (w->active && future != NULL && future->loop == loop->id) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, S->reports);
+        lua_insert(L, -2);
+        lua_rawseti(L, -2, ++S->reported);
+        w->active = false;
+      }
+      lua_pop(L, 1);
+    }
+    lua_settop(L, top);
+  }
+  while (S->reported > 0) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->reports);
+    int reports = lua_gettop(L);
+    lua_rawgeti(L, reports, 1);
+    for (lua_Integer i = 1; i < S->reported; i++) {
+      lua_rawgeti(L, reports, i + 1);
+      lua_rawseti(L, reports, i);
+    }
+    lua_pushnil(L);
+    lua_rawseti(L, reports, S->reported--);
+    report_one(L, loop);
+    lua_settop(L, top);
+  }
+}
+
+static int loop_call_exception_handler(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 1);
+  luaL_argcheck(L, loop != NULL, 1, "Loop expected");
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
+  handle(L, loop);
+  return 0;
+}
+
+void ag_report_open_module(lua_State *L, ag_state *S) {
+  static const luaL_Reg meta[] = {{"__gc", watch_gc}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"call_exception_handler", loop_call_exception_handler}, {NULL, NULL}};
+  lua_newtable(L);
+  ag_setfuncs(L, S, meta);
+  S->mt_watch = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_loop);
+  lua_getfield(L, -1, "__index");
+  ag_setfuncs(L, S, methods);
+  lua_pop(L, 2);
+}

@@ -1,0 +1,386 @@
+/* run: a loop, a main task, and the shutdown of asyncio.run (3.11): cancel what is left, let it finish, report. */
+#include "core/run.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/report.h"
+#include "core/task.h"
+
+/* Signal dispositions belong to the process: the loop that SIGINT speaks to. */
+static ag_loop *volatile interrupted_loop;
+
+static void second_interrupt(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  lua_sethook(L, NULL, 0, 0);
+  ag_state *S = ag_state_open(L);
+  if (S->running != NULL) S->running->interrupts = 0;
+  lua_pushliteral(L, "interrupted");
+  ag_error_push(L, S, "KeyboardInterrupt");
+  lua_error(L);
+}
+
+static void on_interrupt(int signal_number) {
+  (void)signal_number;
+  ag_loop *loop = interrupted_loop;
+  if (loop == NULL) return;
+  if (++loop->interrupts >= 2 && loop->task != NULL)
+    lua_sethook(loop->task->thread.L, second_interrupt, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+  loop->poller->wake(loop->poller);
+}
+
+typedef struct stop_node {
+  ag_node node;
+  bool reached;
+} stop_node;
+
+static void stop_run(ag_loop *loop, lua_State *L, ag_node *node) {
+  (void)L;
+  ag_container(node, stop_node, node)->reached = true;
+  loop->stopping = true;
+}
+
+/* Runs the loop until the future at [index] is done; false: a deadlock. The future stays on the stack. */
+static bool run_until(lua_State *L, ag_loop *loop, int index) {
+  ag_future *future = lua_touserdata(L, index);
+  stop_node stop = {{{NULL, NULL}, stop_run}, false};
+  ag_link_init(&stop.node.link);
+  ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &stop.node.link);
+  ag_loop_run(L, loop, true);
+  ag_link_remove(&stop.node.link);
+  return future->status != AG_PENDING || stop.reached;
+}
+
+/* Pushes a line for each pending task: who waits for what. */
+static void push_waits(lua_State *L, ag_loop *loop) {
+  ag_state *S = loop->S;
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, "deadlock: every task waits and nothing can wake one");
+  for (int i = 1; i <= S->top_slot; i++) {
+    ag_push_kept(L, S, i);
+    ag_future *future = ag_future_to(L, S, -1);
+    if (future == NULL || future->kind != AG_TASK || future->status != AG_PENDING || future->loop != loop->id) {
+      lua_pop(L, 1);
+      continue;
+    }
+    luaL_tolstring(L, -1, NULL);
+    lua_remove(L, -2);
+    lua_pushliteral(L, "\n  ");
+    lua_insert(L, -2);
+    ag_task *task = (ag_task *)future;
+    if (task->thread.L != NULL)
+      luaL_traceback(L, task->thread.L, "", 0);
+    else
+      lua_pushliteral(L, "");
+    lua_concat(L, 3);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+}
+
+/* Cancels what is left and lets it finish; a task that goes on is cancelled again. */
+static void cancel_all(lua_State *L, ag_loop *loop) {
+  ag_state *S = loop->S;
+  for (int round = 0; round < 10 && loop->tasks > 0; round++) {
+    lua_newtable(L);
+    int list = lua_gettop(L);
+    lua_Integer n = 0;
+    for (int i = 1; i <= S->top_slot; i++) {
+      ag_push_kept(L, S, i);
+      ag_future *future = ag_future_to(L, S, -1);
+      if (future != NULL && future->kind == AG_TASK && future->status == AG_PENDING && future->loop == loop->id)
+        lua_rawseti(L, list, ++n);
+      else
+        lua_pop(L, 1);
+    }
+    for (lua_Integer i = 1; i <= n; i++) {
+      lua_rawgeti(L, list, i);
+      lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
+      ag_cancel(L, S, -2);
+      lua_pop(L, 1);
+    }
+    for (lua_Integer i = 1; i <= n; i++) {
+      lua_rawgeti(L, list, i);
+      ag_future *future = lua_touserdata(L, -1);
+      while (future->status == AG_PENDING && run_until(L, loop, lua_gettop(L))) {
+      }
+      if (future->status == AG_FAILED && !future->asked) {
+        ag_future_value(L, S, -1);
+        ag_report(L, loop, "unhandled exception during agather.run() shutdown", -2);
+      }
+      lua_pop(L, 1);
+    }
+    lua_settop(L, list - 1);
+  }
+  for (int i = 0; i < 4 && !ag_list_empty(&loop->ready); i++) ag_loop_iterate(L, loop, false);
+}
+
+static void enter(ag_state *S, ag_loop *loop) {
+  S->running = loop;
+  loop->running = true;
+}
+
+static void leave(ag_state *S, ag_loop *loop) {
+  if (S->running == loop) S->running = NULL;
+  loop->running = false;
+}
+
+/* Protected: 1 loop, 2 the main future. Runs it. Returns its results. */
+static int main_phase(lua_State *L) {
+  ag_state *S = ag_self(L);
+  ag_loop *loop = lua_touserdata(L, 1);
+  if (!run_until(L, loop, 2)) {
+    push_waits(L, loop);
+    ag_error_push(L, S, "DeadlockError");
+    return lua_error(L);
+  }
+  ag_future *future = lua_touserdata(L, 2);
+  if (future->status == AG_PENDING) return ag_error_raise(L, S, "RuntimeError", "Event loop stopped before Future completed.");
+  if (loop->interrupted && future->status == AG_CANCELLED) {
+    lua_pushliteral(L, "interrupted");
+    ag_error_push(L, S, "KeyboardInterrupt");
+    return lua_error(L);
+  }
+  if (future->status == AG_RESULT) return ag_future_results(L, S, 2);
+  ag_future_value(L, S, 2); /* an error object: its traceback goes with a string */
+  lua_getfield(L, -1, "value");
+  if (lua_type(L, -1) == LUA_TSTRING && lua_getfield(L, -2, "traceback") == LUA_TSTRING) {
+    lua_pushfstring(L, "%s\n%s", lua_tostring(L, -2), lua_tostring(L, -1));
+    if (future->kind == AG_TASK) {
+      ag_task_push_name(L, S, (ag_task *)future, 2);
+      lua_pushfstring(L, "\n\t(raised to agather.run by %s)", lua_tostring(L, -1));
+      lua_remove(L, -2);
+      lua_concat(L, 2);
+    }
+    return lua_error(L);
+  }
+  lua_settop(L, 3);
+  ag_error_unwrap(L);
+  return lua_error(L);
+}
+
+static int shutdown_phase(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 1);
+  cancel_all(L, loop);
+  ag_report_suspects(L, loop, true);
+  return 0;
+}
+
+/* Calls [phase] under protection with the loop at 1 and what lies above [base]; the results replace it. */
+static int protected_phase(lua_State *L, ag_state *S, lua_CFunction phase, int base) {
+  lua_pushlightuserdata(L, S);
+  lua_pushcclosure(L, phase, 1);
+  lua_insert(L, base + 1);
+  return lua_pcall(L, lua_gettop(L) - base - 1, LUA_MULTRET, 0);
+}
+
+/* The loop is at [loop_index]; main and its arguments are what lies above [base]. Leaves results or the error. */
+static int run_main(lua_State *L, ag_state *S, int loop_index, int base) {
+  ag_loop *loop = lua_touserdata(L, loop_index);
+  enter(S, loop);
+  int nargs = lua_gettop(L) - base - 1;
+  if (lua_type(L, base + 1) == LUA_TFUNCTION) {
+    ag_coro_new(L, S, nargs);
+    ag_task_schedule(L, loop, -1);
+  } else {
+    lua_settop(L, base + 1);
+    ag_ensure_future(L, loop, base + 1, 1);
+  }
+  ag_future *future = lua_touserdata(L, base + 1);
+  loop->main = future->slot;
+  loop->interrupts = 0;
+  loop->interrupted = false;
+  struct sigaction ours, before;
+  bool handled = false;
+  if (interrupted_loop == NULL && sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler == SIG_DFL) {
+    memset(&ours, 0, sizeof ours);
+    ours.sa_handler = on_interrupt;
+    sigemptyset(&ours.sa_mask);
+    interrupted_loop = loop;
+    handled = sigaction(SIGINT, &ours, NULL) == 0;
+  }
+  lua_pushvalue(L, loop_index);
+  lua_insert(L, base + 1);
+  int status = protected_phase(L, S, main_phase, base);
+  if (handled) {
+    sigaction(SIGINT, &before, NULL);
+    interrupted_loop = NULL;
+  }
+  loop->main = 0;
+  leave(S, loop);
+  return status;
+}
+
+static void check_main(lua_State *L, ag_state *S, int arg) {
+  int type = lua_type(L, arg);
+  if (type != LUA_TFUNCTION && type != LUA_TTHREAD && type != LUA_TUSERDATA)
+    luaL_argerror(L, arg, lua_pushfstring(L, "function or coroutine expected, got %s", luaL_typename(L, arg)));
+}
+
+static void shut_down(lua_State *L, ag_state *S, int loop_index) {
+  ag_loop *loop = lua_touserdata(L, loop_index);
+  int top = lua_gettop(L);
+  enter(S, loop);
+  lua_pushvalue(L, loop_index);
+  if (protected_phase(L, S, shutdown_phase, top) != LUA_OK) lua_pop(L, 1);
+  leave(S, loop);
+  lua_settop(L, top);
+  ag_loop_close(L, loop);
+}
+
+/* run(main, ...): a new loop, main as its main task, then the shutdown. asyncio.run, 3.11. */
+static int run(lua_State *L) {
+  ag_state *S = ag_self(L);
+  check_main(L, S, 1);
+  if (S->running != NULL) {
+    ag_loop *loop = S->running;
+    if (lua_type(L, 1) == LUA_TFUNCTION) {
+      ag_coro_new(L, S, lua_gettop(L) - 1);
+      ag_task_schedule(L, loop, -1);
+    } else {
+      ag_ensure_future(L, loop, 1, 1);
+    }
+    lua_settop(L, 1);
+    if (loop->task != NULL && loop->task->thread.L == L && lua_isyieldable(L)) return ag_await_future(L, S);
+    ag_future *future = lua_touserdata(L, 1);
+    ag_task *outer = loop->task;
+    bool stopping = loop->stopping;
+    loop->task = NULL;
+    bool done = run_until(L, loop, 1);
+    loop->task = outer;
+    loop->stopping = stopping;
+    if (!done || future->status == AG_PENDING) {
+      push_waits(L, loop);
+      ag_error_push(L, S, "DeadlockError");
+      return lua_error(L);
+    }
+    return ag_future_results(L, S, 1);
+  }
+  ag_loop_new(L, S, false, false);
+  lua_insert(L, 1);
+  int status = run_main(L, S, 1, 1);
+  shut_down(L, S, 1);
+  if (status != LUA_OK) return lua_error(L);
+  return lua_gettop(L) - 1;
+}
+
+/* loop:run_until_complete(aw) */
+static int loop_run_until_complete(lua_State *L) {
+  ag_state *S = ag_self(L);
+  ag_loop *loop = lua_touserdata(L, 1);
+  luaL_argcheck(L, loop != NULL, 1, "Loop expected");
+  if (loop->closed) return ag_error_raise(L, S, "RuntimeError", "Event loop is closed");
+  if (S->running != NULL) return ag_error_raise(L, S, "RuntimeError", "This event loop is already running");
+  check_main(L, S, 2);
+  lua_settop(L, 2);
+  int status = run_main(L, S, 1, 1);
+  if (status != LUA_OK) return lua_error(L);
+  return lua_gettop(L) - 1;
+}
+
+static int forever_phase(lua_State *L) {
+  ag_loop_run(L, lua_touserdata(L, 1), false);
+  return 0;
+}
+
+/* loop:run_forever(): until loop:stop(). */
+static int loop_run_forever(lua_State *L) {
+  ag_state *S = ag_self(L);
+  ag_loop *loop = lua_touserdata(L, 1);
+  luaL_argcheck(L, loop != NULL, 1, "Loop expected");
+  if (loop->closed) return ag_error_raise(L, S, "RuntimeError", "Event loop is closed");
+  if (S->running != NULL) return ag_error_raise(L, S, "RuntimeError", "This event loop is already running");
+  lua_settop(L, 1);
+  lua_pushvalue(L, 1);
+  enter(S, loop);
+  int status = protected_phase(L, S, forever_phase, 1);
+  leave(S, loop);
+  return status == LUA_OK ? 0 : lua_error(L);
+}
+
+/* ---- Runner: a table {loop = , ...} with the methods below ---- */
+
+static ag_loop *runner_loop(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_getfield(L, 1, "loop");
+  ag_loop *loop = lua_touserdata(L, -1);
+  if (loop == NULL || loop->closed) ag_error_raise(L, ag_self(L), "RuntimeError", "Runner is closed");
+  return loop;
+}
+
+static int runner_run(lua_State *L) {
+  ag_state *S = ag_self(L);
+  runner_loop(L);
+  lua_replace(L, 1);
+  if (S->running != NULL)
+    return ag_error_raise(L, S, "RuntimeError", "Runner.run() cannot be called from a running event loop");
+  check_main(L, S, 2);
+  int status = run_main(L, S, 1, 1);
+  if (status != LUA_OK) return lua_error(L);
+  return lua_gettop(L) - 1;
+}
+
+static int runner_get_loop(lua_State *L) {
+  runner_loop(L);
+  return 1;
+}
+
+static int runner_close(lua_State *L) {
+  ag_state *S = ag_self(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_getfield(L, 1, "loop");
+  ag_loop *loop = lua_touserdata(L, -1);
+  if (loop == NULL || loop->closed) return 0;
+  if (S->running != NULL) return ag_error_raise(L, S, "RuntimeError", "Runner cannot be closed while a loop runs");
+  shut_down(L, S, lua_gettop(L));
+  return 0;
+}
+
+/* Runner{debug=, clock="virtual"}: keeps one loop over several runs. asyncio.Runner, 3.11. */
+static int new_runner(lua_State *L) {
+  ag_state *S = ag_self(L);
+  bool is_virtual = false, debug = false;
+  if (!lua_isnoneornil(L, 1)) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (lua_getfield(L, 1, "clock") != LUA_TNIL) {
+      const char *clock = lua_tostring(L, -1);
+      if (clock == NULL || (strcmp(clock, "virtual") != 0 && strcmp(clock, "real") != 0))
+        return luaL_argerror(L, 1, "option 'clock' must be \"virtual\" or \"real\"");
+      is_virtual = strcmp(clock, "virtual") == 0;
+    }
+    lua_getfield(L, 1, "debug");
+    debug = lua_toboolean(L, -1);
+  }
+  lua_createtable(L, 0, 1);
+  ag_loop_new(L, S, is_virtual, debug);
+  lua_setfield(L, -2, "loop");
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+void ag_run_open_module(lua_State *L, ag_state *S) {
+  static const luaL_Reg methods[] = {
+      {"run", runner_run}, {"get_loop", runner_get_loop}, {"close", runner_close}, {NULL, NULL}};
+  static const luaL_Reg meta[] = {{"__close", runner_close}, {NULL, NULL}};
+  static const luaL_Reg loop_methods[] = {
+      {"run_until_complete", loop_run_until_complete}, {"run_forever", loop_run_forever}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"run", run}, {NULL, NULL}};
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_loop);
+  lua_getfield(L, -1, "__index");
+  ag_setfuncs(L, S, loop_methods);
+  lua_pop(L, 2);
+  ag_setfuncs(L, S, functions);
+  lua_pushlightuserdata(L, S);
+  lua_newtable(L);
+  ag_setfuncs(L, S, meta);
+  lua_newtable(L);
+  ag_setfuncs(L, S, methods);
+  lua_setfield(L, -2, "__index");
+  lua_pushliteral(L, "Runner");
+  lua_setfield(L, -2, "__name");
+  lua_pushcclosure(L, new_runner, 2);
+  lua_setfield(L, -2, "Runner");
+}

@@ -1,0 +1,75 @@
+/* What the library keeps for one Lua state: the table of the living, the pool of threads, the loop that runs.
+** Knows Lua; knows nothing of loops and tasks but their names. Every C function of the module has the state as
+** upvalue 1. */
+#ifndef AG_STATE_H
+#define AG_STATE_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agather.h"
+#include "core/list.h"
+
+typedef struct ag_loop ag_loop;
+typedef struct ag_task ag_task;
+
+enum { AG_POOL_MAX = 256 };
+
+typedef struct ag_thread {
+  lua_State *L;
+  int slot; /* its place in the table of the living */
+} ag_thread;
+
+typedef struct ag_state {
+  lua_State *main;  /* the main thread of the Lua state */
+  ag_loop *running; /* the loop that runs now, or NULL */
+  ag_link loops;    /* all loops that are not closed */
+  int living;       /* registry reference: table slot -> pending task, gather, handle, thread */
+  int *free_slots;  /* stack of free slots */
+  int nfree, free_size, top_slot;
+  ag_thread pool[AG_POOL_MAX];
+  int pooled;
+  bool recycle;
+  uint32_t next_loop, next_task;
+  uint32_t cancel_epoch;
+  size_t unstarted; /* coros that nobody has started */
+  int mt_future, mt_task, mt_coro, mt_used, mt_handle, mt_loop, mt_watch; /* registry references */
+  const void *id_future, *id_task, *id_coro, *id_used;
+  int body, handler;        /* registry references of task_body and its message handler */
+  int errors;               /* registry reference: class name -> class */
+  int cancelled;            /* registry reference: CancelledError without a message */
+  int names;                /* registry reference: weak table task or function -> name */
+  int throws;               /* registry reference: slot -> error to throw at the next step */
+  int suspects;             /* registry reference: weak table of failed futures nobody asked */
+  int reports;              /* registry reference: list of what __gc found */
+  lua_Integer reported;     /* length of that list */
+  bool closed;
+} ag_state;
+
+/* The state of the calling C function of this module (upvalue 1). */
+static inline ag_state *ag_self(lua_State *L) { return (ag_state *)lua_touserdata(L, lua_upvalueindex(1)); }
+
+/* Creates the state or finds it; leaves the stack as it was. [-0, +0, m] */
+ag_state *ag_state_open(lua_State *L);
+
+/* Registers [lib] in the table on top, with the state as upvalue 1. [-0, +0, m] */
+void ag_setfuncs(lua_State *L, ag_state *S, const luaL_Reg *lib);
+
+/* Anchors the value on top; returns its slot. [-1, +0, m] */
+int ag_keep(lua_State *L, ag_state *S);
+/* Lets go of a slot; 0 is ignored. Never raises. */
+void ag_drop(lua_State *L, ag_state *S, int slot);
+/* Pushes what a slot holds. [-0, +1, -] */
+void ag_push_kept(lua_State *L, ag_state *S, int slot);
+
+/* A thread with an empty stack, new or recycled. [-0, +0, m] */
+ag_thread ag_thread_take(lua_State *L, ag_state *S);
+/* Gives a thread back that returned normally and has an empty stack. */
+void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread);
+
+/* Pushes "function <file:line>" or "name <file:line>" for the function at [index]. [-0, +1, m] */
+void ag_push_site(lua_State *L, ag_state *S, int index);
+
+#endif
