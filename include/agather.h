@@ -5,6 +5,7 @@
 #define AGATHER_H
 
 #include <lua.h>
+#include <stdbool.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,6 +24,58 @@ AG_API const char *ag_version(void);
 
 /* Pushes the module table of agather.core; a lua_CFunction for luaL_requiref and `require`. [-0, +1, m] */
 AG_API int luaopen_agather_core(lua_State *L);
+
+typedef struct ag_loop ag_loop;
+
+/* The loop that runs now. Raises a RuntimeError that names [what] where none does. Loop's thread. [-0, +0, e] */
+AG_API ag_loop *ag_running_loop(lua_State *L, const char *what);
+
+/* How a loop waits. Embed it as the first member of your own poller. */
+typedef struct ag_poller ag_poller;
+struct ag_poller {
+  /* Returns after [timeout] seconds (negative: no limit, 0: only a look), or when something came, or when woken.
+  ** Runs on the loop's thread, must not raise; what it calls may use ag_wake. */
+  void (*wait)(ag_poller *poller, double timeout);
+  /* Ends a wait, or the next one. Any thread, also from a signal handler. */
+  void (*wake)(ag_poller *poller);
+  /* Whether something may still come: false lets a loop without ready tasks and timers tell a deadlock. */
+  bool (*alive)(ag_poller *poller);
+  /* Frees the poller; the loop calls it once, when it closes or gets another poller. */
+  void (*close)(ag_poller *poller);
+};
+
+/* The poller of [loop]; borrowed. */
+AG_API ag_poller *ag_loop_poller(ag_loop *loop);
+/* Gives [loop] another poller, which it owns from now on; the old one is closed. Not from within its wait. */
+AG_API void ag_loop_set_poller(ag_loop *loop, ag_poller *poller);
+
+/* One wait of one task, embedded in what it waits for. Zero it before the first use. */
+typedef struct ag_wait ag_wait;
+struct ag_wait {
+  /* Called at most once when the task is cancelled while it waits: detach; the continuation will not run.
+  ** Loop's thread, must not raise. */
+  void (*cancel)(ag_wait *wait);
+  lua_KFunction k;    /* the library's from here on */
+  lua_KContext context;
+  void *task;
+  ag_loop *loop;
+};
+
+/* Suspends the calling task until ag_wake(wait); then [k] runs with [context] and gives the results of the calling
+** C function. A cancelled task raises CancelledError instead. Raises where no task runs or it cannot yield.
+** Use as `return ag_suspend(...)`. [-0, +0, e] */
+AG_API int ag_suspend(lua_State *L, ag_wait *wait, lua_KContext context, lua_KFunction k);
+/* Makes the waiting task ready; does nothing when none waits. Loop's thread; never fails. */
+AG_API void ag_wake(ag_wait *wait);
+/* Whether a task waits. */
+AG_API bool ag_waiting(const ag_wait *wait);
+
+/* Raises an OSError with .code ([code], such as "ECONNREFUSED"), .errno, .operation and .address (may be NULL);
+** the message is "operation address: text (code)". [-0, +0, e] */
+AG_API int ag_os_error(lua_State *L, const char *code, int number, const char *text, const char *operation,
+                       const char *address);
+/* Raises an object of the error class [name] (one of the module's) with a formatted message. [-0, +0, e] */
+AG_API int ag_error(lua_State *L, const char *name, const char *message);
 
 #ifdef __cplusplus
 }

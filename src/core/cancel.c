@@ -73,6 +73,10 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
             task->timer.node.run = ag_task_step;
             task->wait = AG_WAIT_NONE;
             ag_loop_ready(loop, &task->timer.node);
+          } else if (task->wait == AG_WAIT_OPERATION && task->operation != NULL) {
+            ag_wait *wait = task->operation;
+            ag_wake(wait);
+            wait->cancel(wait);
           }
         }
       }

@@ -320,6 +320,8 @@ static int future_tostring(lua_State *L) {
       luaL_addvalue(&b);
     } else if (future->status == AG_PENDING && task->wait == AG_WAIT_SLEEP) {
       luaL_addstring(&b, " wait_for=<sleep>");
+    } else if (future->status == AG_PENDING && task->wait == AG_WAIT_OPERATION) {
+      luaL_addstring(&b, " wait_for=<I/O>");
     }
   }
   luaL_addchar(&b, '>');

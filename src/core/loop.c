@@ -99,7 +99,8 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block) {
       if (loop->timers.count > 0) {
         double when = loop->timers.heap[0].when;
         if (loop->is_virtual) {
-          if (when > loop->virtual_now) loop->virtual_now = when;
+          if (loop->poller->alive(loop->poller)) loop->poller->wait(loop->poller, 0);
+          if (ag_list_empty(&loop->ready) && when > loop->virtual_now) loop->virtual_now = when;
         } else {
           double timeout = when - monotonic();
           loop->poller->wait(loop->poller, timeout > 0 ? timeout : 0);
@@ -108,6 +109,13 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block) {
         return false;
       } else {
         loop->poller->wait(loop->poller, -1);
+      }
+    } else if (loop->has_io) {
+      /* Tasks are ready: the system is asked only every so often, but no later than this. */
+      double now = monotonic();
+      if (now - loop->looked > 50e-6) {
+        loop->poller->wait(loop->poller, 0);
+        loop->looked = now;
       }
     }
     if (loop->interrupts != 0) answer_interrupts(L, loop);
@@ -158,8 +166,9 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
   while (!ag_list_empty(&loop->current)) ag_link_remove(loop->current.next);
   while (!ag_list_empty(&loop->ready)) ag_link_remove(loop->ready.next);
   ag_timers_clear(&loop->timers);
-  loop->poller->close(loop->poller);
+  ag_poller *poller = loop->poller;
   loop->poller = NULL;
+  poller->close(poller);
   ag_drop(L, loop->S, loop->handler);
   ag_drop(L, loop->S, loop->slot);
   loop->handler = loop->slot = 0;
@@ -239,6 +248,17 @@ static int loop_call_soon(lua_State *L) {
   ag_loop *loop = check_open(L);
   return schedule(L, loop, 2, 0, false);
 }
+
+ag_poller *ag_loop_poller(ag_loop *loop) { return loop->poller; }
+
+void ag_loop_set_poller(ag_loop *loop, ag_poller *poller) {
+  ag_poller *old = loop->poller;
+  loop->poller = poller;
+  loop->has_io = true;
+  if (old != NULL) old->close(old);
+}
+
+ag_loop *ag_running_loop(lua_State *L, const char *what) { return ag_loop_check(L, ag_state_open(L), what); }
 
 static double check_time(lua_State *L, int arg) {
   double t = luaL_checknumber(L, arg);

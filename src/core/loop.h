@@ -17,9 +17,11 @@ struct ag_loop {
   ag_task *task; /* the task that runs now, or NULL */
   bool is_virtual, debug, stopping, running, closed, in_callback;
   double virtual_now;
+  double looked;           /* when the poller was last asked while tasks were ready */
   volatile int interrupts; /* SIGINTs not yet answered */
   bool interrupted;        /* the main task was cancelled because of one */
   int main;                /* slot of the main task of run, or 0 */
+  bool has_io;             /* the poller is not the built-in one */
   bool suspects;           /* something failed that nobody waits for: look whether it is reachable */
   double collected, collection; /* when the last such collection ended, how long it took; seconds */
   int handler;             /* slot of the exception handler, or 0 */

@@ -12,7 +12,6 @@
 #include "agather.h"
 #include "core/list.h"
 
-typedef struct ag_loop ag_loop;
 typedef struct ag_task ag_task;
 
 enum { AG_POOL_MAX = 256 };

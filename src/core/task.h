@@ -5,14 +5,17 @@
 
 #include "core/future.h"
 
-enum ag_wait_kind { AG_WAIT_NONE, AG_WAIT_FUTURE, AG_WAIT_SLEEP };
+enum ag_wait_kind { AG_WAIT_NONE, AG_WAIT_FUTURE, AG_WAIT_SLEEP, AG_WAIT_OPERATION };
 
 struct ag_task {
   ag_future future;
   ag_timer timer;          /* its node for the ready queue, a wait list or the heap */
   uint32_t cancel_epoch;   /* the last cancellation that came by */
   ag_thread thread;        /* L is NULL before the first step */
-  ag_future *waiting;      /* what it waits for; it stands at index 1 of the frame that waits */
+  union {
+    ag_future *waiting;    /* what it waits for; it stands at index 1 of the frame that waits */
+    ag_wait *operation;    /* of a builtin: AG_WAIT_OPERATION */
+  };
   uint32_t id;             /* Task-<id> */
   uint32_t cancels;        /* requests not taken back */
   bool must_cancel : 1;    /* the next step throws */
