@@ -14,6 +14,7 @@ int ag_suspend(lua_State *L, ag_wait *wait, lua_KContext context, lua_KFunction 
   ag_task *task = ag_task_check(L, ag_state_open(L), "wait");
   wait->k = k;
   wait->context = context;
+  task->operation = NULL;
   if (task->must_cancel) { /* cancelled itself before this wait */
     wait->cancel(wait);
     ag_loop_ready(ag_state_open(L)->running, &task->timer.node);

@@ -1,0 +1,81 @@
+/* The poller on libuv. The loop owns the outer iteration, so libuv's phase order does not matter: one uv_run is one
+** look at the system, and all it calls only marks tasks as ready. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "uv/uv.h"
+
+typedef struct reactor {
+  ag_poller base;
+  uv_loop_t loop;
+  uv_async_t wake;
+  uv_timer_t timer;
+} reactor;
+
+static void on_wake(uv_async_t *handle) { (void)handle; }
+static void on_timer(uv_timer_t *handle) { (void)handle; }
+
+static void reactor_wait(ag_poller *poller, double timeout) {
+  reactor *r = (reactor *)poller;
+  if (timeout == 0) {
+    uv_run(&r->loop, UV_RUN_NOWAIT);
+    return;
+  }
+  uv_ref((uv_handle_t *)&r->wake);
+  if (timeout > 0) {
+    double ms = ceil(timeout * 1000);
+    uv_update_time(&r->loop);
+    uv_timer_start(&r->timer, on_timer, ms > 86400e3 ? 86400000 : (uint64_t)ms, 0);
+  }
+  uv_run(&r->loop, UV_RUN_ONCE);
+  uv_timer_stop(&r->timer);
+  uv_unref((uv_handle_t *)&r->wake);
+}
+
+static void reactor_wake(ag_poller *poller) { uv_async_send(&((reactor *)poller)->wake); }
+
+static bool reactor_alive(ag_poller *poller) { return uv_loop_alive(&((reactor *)poller)->loop) != 0; }
+
+static void close_handle(uv_handle_t *handle, void *unused) {
+  (void)unused;
+  if (uv_is_closing(handle)) return;
+  /* Handles of ours know how to close themselves: their data is a close function's argument. */
+  uv_close(handle, handle->data != NULL ? *(uv_close_cb *)handle->data : NULL);
+}
+
+static void reactor_close(ag_poller *poller) {
+  reactor *r = (reactor *)poller;
+  uv_walk(&r->loop, close_handle, NULL);
+  while (uv_run(&r->loop, UV_RUN_DEFAULT) != 0) {
+  }
+  uv_loop_close(&r->loop);
+  free(r);
+}
+
+uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
+  ag_loop *loop = ag_running_loop(L, what);
+  ag_poller *poller = ag_loop_poller(loop);
+  if (poller->wait == reactor_wait) return &((reactor *)poller)->loop;
+  reactor *r = calloc(1, sizeof *r);
+  if (r == NULL) luaL_error(L, "not enough memory");
+  int status = uv_loop_init(&r->loop);
+  if (status != 0) {
+    free(r);
+    ag_uv_error(L, status, "epoll", NULL);
+  }
+  status = uv_async_init(&r->loop, &r->wake, on_wake);
+  if (status != 0) {
+    uv_loop_close(&r->loop);
+    free(r);
+    ag_uv_error(L, status, "eventfd", NULL);
+  }
+  uv_timer_init(&r->loop, &r->timer);
+  uv_unref((uv_handle_t *)&r->wake);
+  r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_close};
+  ag_loop_set_poller(loop, &r->base);
+  return &r->loop;
+}
+
+int ag_uv_error(lua_State *L, int status, const char *operation, const char *address) {
+  return ag_os_error(L, uv_err_name(status), -status, uv_strerror(status), operation, address);
+}
