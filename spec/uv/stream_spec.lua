@@ -39,6 +39,15 @@ describe("stream", function()
     end)
   end)
 
+  it("iterates by a read format", function()
+    with_server(function(stream) stream:write("one\ntwo\n") end, function(port)
+      local stream <close> = agather.net.connect("127.0.0.1", port)
+      local lines = {}
+      for line in stream:lines("L") do lines[#lines + 1] = line end
+      assert.same({ "one\n", "two\n" }, lines)
+    end)
+  end)
+
   it("carries a megabyte both ways", function()
     local blob = ("0123456789abcdef"):rep(65536)
     with_server(function(stream) stream:write(stream:read_exactly(#blob)) end, function(port)

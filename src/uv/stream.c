@@ -376,20 +376,19 @@ static int stream_read_until(lua_State *L) {
   return start_read(L, READ_UNTIL);
 }
 
-/* stream:lines([format]): an iterator. */
+static int next_line(lua_State *L) {
+  lua_settop(L, 0);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushvalue(L, lua_upvalueindex(2));
+  return stream_read(L);
+}
+
+/* stream:lines([format]): an iterator over read(format). */
 static int stream_lines(lua_State *L) {
   check_open(L, STREAM, "read");
   lua_settop(L, 2);
-  lua_getfield(L, 1, "read_for_lines");
-  lua_pushvalue(L, 1);
-  lua_pushvalue(L, 2);
-  return 3;
-}
-
-/* The iterator of lines: (stream, format or last line); reads by the format of the stream's lines call. */
-static int stream_read_for_lines(lua_State *L) {
-  check_open(L, STREAM, "read");
-  return start_read(L, READ_LINE);
+  lua_pushcclosure(L, next_line, 2);
+  return 1;
 }
 
 /* ---- writing ---- */
@@ -612,7 +611,6 @@ void ag_uv_open_streams(lua_State *L) {
                                      {"read_exactly", stream_read_exactly},
                                      {"read_until", stream_read_until},
                                      {"lines", stream_lines},
-                                     {"read_for_lines", stream_read_for_lines},
                                      {"write", stream_write},
                                      {"shutdown", stream_shutdown},
                                      {"close", stream_close},
