@@ -76,6 +76,49 @@ describe("task", function()
     end)
   end)
 
+  it("awaits coros nested ten thousand deep, and errors come back through them", function()
+    virtual(function()
+      local down
+      down = agather.async(function(n)
+        if n == 0 then
+          agather.sleep(1)
+          return 0
+        end
+        return agather.await(down(n - 1)) + 1
+      end)
+      assert.equal(10000, agather.await(down(10000)))
+      local fall
+      fall = agather.async(function(n)
+        if n == 0 then error("bottom", 0) end
+        agather.await(fall(n - 1))
+      end)
+      local ok, err = pcall(agather.await, fall(1000))
+      assert.is_false(ok)
+      assert.equal("bottom", err)
+      local task = agather.spawn(function() return agather.await(fall(40)) end)
+      assert.is_false((pcall(agather.await, task)))
+      assert.truthy(task:exception().traceback:find("task_spec", 1, true))
+    end)
+  end)
+
+  it("is cancelled in coros nested deeply", function()
+    virtual(function()
+      local closed = 0
+      local down
+      down = agather.async(function(n)
+        local _ <close> = setmetatable({}, { __close = function() agather.sleep(0) closed = closed + 1 end })
+        if n == 0 then return agather.sleep(10) end
+        return agather.await(down(n - 1))
+      end)
+      local task = agather.create_task(down(100))
+      agather.sleep(1)
+      task:cancel()
+      pcall(agather.await, task)
+      assert.is_true(task:cancelled())
+      assert.equal(101, closed)
+    end)
+  end)
+
   it("cannot be started twice", function()
     virtual(function()
       local coro = agather.async(function() return 1 end)()

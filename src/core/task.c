@@ -2,6 +2,7 @@
 ** an error unwinds. */
 #include "core/task.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -92,6 +93,19 @@ static int message_handler(lua_State *L) {
   ag_state *S = ag_self(L);
   ag_task *task = S->running != NULL ? S->running->task : NULL;
   if (task == NULL || ag_error_is(L, S, 1, "CancelledError")) return 1;
+  if (task->raising) { /* from a thread above: the traceback goes on here */
+    task->raising = false;
+    ag_push_kept(L, S, task->future.slot);
+    lua_getiuservalue(L, -1, 2);
+    if (lua_istable(L, -1) && lua_getfield(L, -1, "traceback") == LUA_TSTRING) {
+      luaL_traceback(L, L, NULL, 1);
+      const char *rest = strchr(lua_tostring(L, -1), '\n');
+      lua_pushfstring(L, "%s%s", lua_tostring(L, -2), rest != NULL ? rest : "");
+      lua_setfield(L, -4, "traceback");
+    }
+    lua_settop(L, 1);
+    return 1;
+  }
   ag_error_wrap(L, S, 1);
   lua_getfield(L, -1, "traceback");
   if (lua_isnil(L, -1)) {
@@ -175,6 +189,33 @@ void ag_task_throw(lua_State *L, ag_state *S, ag_task *task) {
   task->must_cancel = true;
 }
 
+/* The thread of the topmost frame has ended: the one below goes on with its results, or its error. */
+static int leave_frame(lua_State *L, ag_state *S, ag_task *task, int status, int nres) {
+  ag_frame *frame = task->frames;
+  ag_thread ended = task->thread;
+  lua_State *below = frame->thread.L;
+  bool failed = status != LUA_OK || task->failed;
+  int n = failed ? 1 : nres;
+  if (!lua_checkstack(below, n + 8)) {
+    lua_settop(ended.L, 0);
+    lua_pushliteral(ended.L, "stack overflow");
+    failed = true;
+    n = 1;
+  }
+  lua_xmove(ended.L, below, n);
+  task->failed = false;
+  task->raising = failed;
+  task->thread = frame->thread;
+  task->depth = frame->depth;
+  task->frames = frame->below;
+  free(frame);
+  if (failed)
+    ag_drop(L, S, ended.slot);
+  else
+    ag_thread_give(L, S, ended);
+  return n;
+}
+
 void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
   ag_state *S = loop->S;
   ag_task *task = ag_container(node, ag_task, timer.node);
@@ -203,11 +244,22 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
     lua_pop(L, 1);
     nargs++;
   }
-  lua_State *co = task->thread.L;
   ag_task *outer = loop->task;
   loop->task = task;
-  task->parked = false;
-  int status = lua_resume(co, L, nargs, &nres);
+  lua_State *co;
+  int status;
+  for (;;) { /* more than once only where coros await each other deeply */
+    co = task->thread.L;
+    task->parked = task->entering = false;
+    status = lua_resume(co, L, nargs, &nres);
+    if (task->entering) {
+      nargs = lua_gettop(co = task->thread.L) - 1;
+    } else if (status != LUA_YIELD && task->frames != NULL) {
+      nargs = leave_frame(L, S, task, status, nres);
+    } else {
+      break;
+    }
+  }
   loop->task = outer;
   if (status == LUA_YIELD) {
     if (!task->parked) { /* a stray coroutine.yield: as asyncio's bare yield, one turn of the loop */
@@ -311,9 +363,47 @@ int ag_await_future(lua_State *L, ag_state *S) {
   return ag_task_park(L, task, AG_WAIT_FUTURE, await_resumed);
 }
 
-static int inline_done(lua_State *L, int status, lua_KContext base) {
+/* The context holds the stack's base and the depth to go back to. */
+static int inline_done(lua_State *L, int status, lua_KContext context) {
   (void)status;
+  ag_self(L)->running->task->depth = (uint8_t)(context >> 8);
+  return lua_gettop(L) - (int)(context & 255);
+}
+
+static int frame_done(lua_State *L, int status, lua_KContext base) {
+  (void)status;
+  ag_state *S = ag_self(L);
+  ag_task *task = S->running != NULL ? S->running->task : NULL;
+  if (task == NULL || task->thread.L != L)
+    return luaL_error(L, "the thread of a task was resumed by hand: only the loop resumes it");
+  if (task->raising) return lua_error(L);
   return lua_gettop(L) - (int)base;
+}
+
+/* Calls the function and [nargs] arguments above [base] inline: here, or on a thread of its own when deep. */
+static int call_inline(lua_State *L, ag_state *S, ag_task *task, int nargs, int base) {
+  if (task->depth < AG_INLINE_MAX) {
+    lua_KContext context = base | (lua_KContext)task->depth << 8;
+    task->depth++;
+    lua_callk(L, nargs, LUA_MULTRET, context, inline_done);
+    return inline_done(L, LUA_OK, context);
+  }
+  ag_thread thread = ag_thread_take(L, S);
+  ag_frame *frame = malloc(sizeof *frame);
+  if (frame == NULL || !lua_checkstack(thread.L, nargs + 8)) {
+    free(frame);
+    ag_thread_give(L, S, thread);
+    return luaL_error(L, "not enough memory");
+  }
+  lua_rawgeti(thread.L, LUA_REGISTRYINDEX, S->body);
+  lua_settop(L, base + nargs + 1);
+  lua_xmove(L, thread.L, nargs + 1);
+  *frame = (ag_frame){task->frames, task->thread, task->depth};
+  task->frames = frame;
+  task->thread = thread;
+  task->depth = 0;
+  task->entering = true;
+  return lua_yieldk(L, 0, base, frame_done);
 }
 
 /* await(aw): waits for a future or task; runs a coro or function inline in the calling task. */
@@ -325,13 +415,12 @@ static int await(lua_State *L) {
   ag_task *coro = to_coro(L, S, 1, &used);
   if (coro != NULL) {
     if (used) return ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
-    ag_task_check(L, S, "await");
+    ag_task *task = ag_task_check(L, S, "await");
     int nargs = coro->future.count;
     luaL_checkstack(L, nargs + 2, "too many arguments");
     start_coro(L, S, 1, S->mt_used);
     for (int i = 0; i <= nargs; i++) lua_getiuservalue(L, 1, i + 1);
-    lua_callk(L, nargs, LUA_MULTRET, 1, inline_done);
-    return inline_done(L, LUA_OK, 1);
+    return call_inline(L, S, task, nargs, 1);
   }
   if (lua_type(L, 1) == LUA_TTHREAD) {
     lua_State *co = lua_tothread(L, 1);
@@ -341,9 +430,7 @@ static int await(lua_State *L) {
   }
   if (lua_type(L, 1) != LUA_TFUNCTION)
     return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected, got %s", luaL_typename(L, 1)));
-  ag_task_check(L, S, "await");
-  lua_callk(L, 0, LUA_MULTRET, 0, inline_done);
-  return inline_done(L, LUA_OK, 0);
+  return call_inline(L, S, ag_task_check(L, S, "await"), 0, 0);
 }
 
 /* ---- functions of the module ---- */

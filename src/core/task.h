@@ -7,6 +7,17 @@
 
 enum ag_wait_kind { AG_WAIT_NONE, AG_WAIT_FUTURE, AG_WAIT_SLEEP, AG_WAIT_OPERATION };
 
+/* Coros awaited inline run on the awaiter's thread, but C allows only some 190 calls in each other: below this many
+** the next one gets a thread of its own, which the loop resumes flat. */
+enum { AG_INLINE_MAX = 16 };
+
+/* A thread of a task that waits for the one above it to return. */
+typedef struct ag_frame {
+  struct ag_frame *below;
+  ag_thread thread;
+  uint8_t depth;
+} ag_frame;
+
 struct ag_task {
   ag_future future;
   ag_timer timer;          /* its node for the ready queue, a wait list or the heap */
@@ -22,7 +33,11 @@ struct ag_task {
   bool started : 1;        /* the coro was awaited or scheduled */
   bool parked : 1;         /* it yielded to wait, not by a stray coroutine.yield */
   bool failed : 1;         /* the body left with an error */
+  bool entering : 1;       /* it yielded to go on in the topmost frame's thread */
+  bool raising : 1;        /* an error passes from a thread to the one below */
   uint8_t wait;            /* enum ag_wait_kind */
+  uint8_t depth;           /* coros awaited inline on this thread */
+  ag_frame *frames;        /* threads below the one that runs */
 };
 
 /* Makes a coro of the function and [nargs] arguments on top and pushes it. [-(nargs+1), +1, m] */
