@@ -10,6 +10,35 @@ local expected = {
   gather_cancel_group = "main starting\n>task 0 executing\nfalse\tCancelledError\n",
   gather_list_by_mistake = "main starting\nfalse\tuse agather.gather_list\n",
   gather_without_await = "main starting\nmain done\n>task 0 executing\n>task 1 executing\n>task 2 executing\n>task 3 executing\n>task 4 executing\n>task 5 executing\n>task 6 executing\n>task 7 executing\n>task 8 executing\n>task 9 executing\n",
+  create_task_other_work = "other work started\nTask 1 running\nother work done\nresult 1\n",
+  api_tasks = "Fetching from endpoint1...\nFetching from endpoint2...\nFetching from endpoint3...\n"
+    .. "Finished fetching from endpoint1\nendpoint1\tsuccess\n"
+    .. "Finished fetching from endpoint2\nendpoint2\tsuccess\n"
+    .. "Finished fetching from endpoint3\nendpoint3\tsuccess\n",
+  gather_two_tasks = "Task 1 running\nTask 2 running\nresult 1 result 2\n",
+  gather_api = "Fetching from users...\nFetching from products...\nFetching from orders...\n"
+    .. "Finished fetching from users\nFinished fetching from orders\nFinished fetching from products\n"
+    .. "\nAll tasks ran concurrently: true\n--- Results ---\n"
+    .. "users\tsuccess\nproducts\tsuccess\norders\tsuccess\n",
+  gather_api_errors = "Running tasks with potential errors...\n"
+    .. "Fetching from users...\nFetching from products...\nFetching from orders...\n"
+    .. "\n--- All tasks complete ---\nA task succeeded: users success\n"
+    .. "A task failed: Failed to fetch from products\nA task succeeded: orders success\n",
+  gather_one = "main starting\ntask executing\nmain done\n",
+  gather_many = "main starting\n>task 0 executing\n>task 1 executing\n>task 2 executing\nmain done\n",
+  gather_unpacked_list = "main starting\n"
+    .. ">task 0 executing\n>task 1 executing\n>task 2 executing\n>task 3 executing\n>task 4 executing\n"
+    .. ">task 5 executing\n>task 6 executing\n>task 7 executing\n>task 8 executing\n>task 9 executing\n"
+    .. "main done\n",
+  gather_return_values = "main starting\n"
+    .. ">task 0 executing\n>task 1 executing\n>task 2 executing\n>task 3 executing\n>task 4 executing\n"
+    .. ">task 5 executing\n>task 6 executing\n>task 7 executing\n>task 8 executing\n>task 9 executing\n"
+    .. "0 10 20 30 40 50 60 70 80 90\nmain done\n",
+  gather_return_exceptions = "main starting\n"
+    .. ">task 0 executing\n>task 1 executing\n>task 2 executing\n>task 3 executing\n>task 4 executing\n"
+    .. ">task 5 executing\n>task 6 executing\n>task 7 executing\n>task 8 executing\n>task 9 executing\n"
+    .. "Something bad happened\tnil\tnil\tnil\tnil\tnil\tnil\tnil\tnil\tnil\nmain done\n",
+  gather_cancelled_child_raises = "main starting\n>task 0 executing\n>task 1 executing\nfalse\tCancelledError\n",
 }
 
 local function output(name)

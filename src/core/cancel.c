@@ -2,12 +2,6 @@
 ** Iterative, in asyncio's order: chains of 100,000 tasks and nested gathers do not recurse in C. */
 #include "core/gather.h"
 
-/* Pushes what [task] waits for: index 1 of the frame that waits. */
-static void push_waited(lua_State *L, ag_task *task) {
-  lua_pushvalue(task->thread.L, 1);
-  lua_xmove(task->thread.L, L, 1);
-}
-
 static void throw_at_next_step(lua_State *L, ag_state *S, ag_task *task, int error) {
   lua_pushvalue(L, error);
   ag_task_throw(L, S, task);
@@ -31,7 +25,7 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
       accepted = false;
     } else if (current->kind == AG_FUTURE) {
       if (waiter != NULL) {
-        push_waited(L, waiter);
+        ag_push_kept(L, S, waiter->waiting->slot);
       } else if (up != NULL) {
         ag_push_kept(L, S, up->future.slot);
         lua_getiuservalue(L, -1, 2);

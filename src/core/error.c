@@ -6,7 +6,7 @@
 static const char *const class_names[] = {"CancelledError",     "TimeoutError",      "InvalidStateError", "QueueEmpty",
                                           "QueueFull",          "QueueShutDown",     "BrokenBarrierError", "IncompleteReadError",
                                           "LimitOverrunError",  "OSError",           "DeadlockError",      "KeyboardInterrupt",
-                                          "ExceptionGroup",     "RuntimeError",      NULL};
+                                          "ExceptionGroup",     "RuntimeError",      "LookupError",       NULL};
 
 /* Marks the classes: a table is a class when it holds this key. */
 static const char class_mark = 0;

@@ -3,7 +3,9 @@
 
 #include <string.h>
 
+#include "core/chain.h"
 #include "core/error.h"
+#include "core/handle.h"
 #include "core/report.h"
 #include "core/task.h"
 
@@ -104,6 +106,7 @@ int ag_future_results(lua_State *L, ag_state *S, int index) {
     return future->count;
   }
   asked(L, S, future, index);
+  if (future->status == AG_FAILED) ag_chain_raised(L, S, index);
   lua_getiuservalue(L, index, 2);
   ag_error_unwrap(L);
   return lua_error(L);
@@ -217,52 +220,21 @@ static int future_get_loop(lua_State *L) {
   return 1;
 }
 
-/* A done callback: user value 1 the function, 2 the future. */
-typedef struct callback {
-  ag_node node;
-  int slot;
-} callback;
-
-static void callback_run(ag_loop *loop, lua_State *L, ag_node *node) {
-  callback *c = ag_container(node, callback, node);
-  ag_push_kept(L, loop->S, c->slot);
-  ag_drop(L, loop->S, c->slot);
-  c->slot = 0;
-  int self = lua_gettop(L);
-  lua_getiuservalue(L, self, 1);
-  lua_getiuservalue(L, self, 2);
-  ag_task *outer = loop->task;
-  loop->task = NULL;
-  int status = lua_pcall(L, 1, 0, 0);
-  loop->task = outer;
-  if (status != LUA_OK) {
-    lua_getiuservalue(L, self, 1);
-    ag_push_site(L, loop->S, -1);
-    const char *message = lua_pushfstring(L, "Exception in callback %s", lua_tostring(L, -1));
-    ag_error_wrap(L, loop->S, self + 1);
-    ag_report(L, loop, message, 0);
-  }
-}
-
+/* future:add_done_callback(f): f(future) in the iteration after it is done. */
 static int future_add_done_callback(lua_State *L) {
   ag_state *S = ag_self(L);
   ag_future *future = ag_future_check(L, 1);
   luaL_checktype(L, 2, LUA_TFUNCTION);
   ag_loop *loop = ag_loop_find(S, future->loop);
   if (loop == NULL) return ag_error_raise(L, S, "RuntimeError", "Event loop is closed");
-  callback *c = lua_newuserdatauv(L, sizeof *c, 2);
-  c->slot = 0;
-  ag_link_init(&c->node.link);
-  c->node.run = callback_run;
-  lua_pushvalue(L, 2);
-  lua_setiuservalue(L, -2, 1);
+  lua_settop(L, 2);
   lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, 2);
-  c->slot = ag_keep(L, S);
-  ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &c->node.link);
+  ag_handle *handle = ag_handle_new(L, loop, 2);
+  ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &handle->timer.node.link);
   return 0;
 }
 
+/* future:remove_done_callback(f): the number of callbacks removed. */
 static int future_remove_done_callback(lua_State *L) {
   ag_state *S = ag_self(L);
   ag_future *future = ag_future_check(L, 1);
@@ -270,16 +242,15 @@ static int future_remove_done_callback(lua_State *L) {
   lua_Integer removed = 0;
   for (ag_link *l = future->waiters.next, *next; l != &future->waiters; l = next) {
     next = l->next;
-    ag_node *node = ag_container(l, ag_node, link);
-    if (node->run != callback_run) continue;
-    callback *c = ag_container(node, callback, node);
-    ag_push_kept(L, S, c->slot);
+    ag_handle *handle = ag_handle_of(ag_container(l, ag_node, link));
+    if (handle == NULL) continue;
+    ag_push_kept(L, S, handle->slot);
     lua_getiuservalue(L, -1, 1);
     bool same = lua_rawequal(L, -1, 2);
     lua_pop(L, 2);
     if (!same) continue;
     ag_link_remove(l);
-    ag_drop(L, S, c->slot);
+    ag_handle_release(L, S, handle);
     removed++;
   }
   lua_pushinteger(L, removed);
@@ -305,11 +276,7 @@ static int future_tostring(lua_State *L) {
     ag_task *task = (ag_task *)future;
     ag_task_push_name(L, S, task, 1);
     const char *name = lua_tostring(L, -1);
-    lua_getiuservalue(L, 1, 1);
-    if (lua_isuserdata(L, -1)) { /* a watch holds the function */
-      lua_getiuservalue(L, -1, 1);
-      lua_remove(L, -2);
-    }
+    ag_task_push_function(L, 1);
     ag_push_site(L, S, -1);
     lua_pushfstring(L, " name='%s' coro=%s", name, lua_tostring(L, -1));
     lua_replace(L, -4);
@@ -344,22 +311,12 @@ void ag_future_open_module(lua_State *L, ag_state *S) {
                                      {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__tostring", future_tostring}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"future", new_future}, {NULL, NULL}};
-  const struct {
-    const char *name;
-    int *ref;
-    const void **id;
-    int skip;
-  } types[] = {{"Future", &S->mt_future, &S->id_future, 0}, {"Task", &S->mt_task, &S->id_task, 2}};
-  for (int i = 0; i < 2; i++) {
-    lua_newtable(L);
-    *types[i].id = lua_topointer(L, -1);
-    ag_setfuncs(L, S, meta);
-    lua_pushstring(L, types[i].name);
-    lua_setfield(L, -2, "__name");
-    lua_newtable(L);
-    ag_setfuncs(L, S, methods + types[i].skip); /* a task has all but the setters */
-    lua_setfield(L, -2, "__index");
-    *types[i].ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  }
+  S->mt_future = ag_new_type(L, S, "Future", meta, methods);
+  S->mt_task = ag_new_type(L, S, "Task", meta, methods + 2); /* a task has all but the setters */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_future);
+  S->id_future = lua_topointer(L, -1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_task);
+  S->id_task = lua_topointer(L, -1);
+  lua_pop(L, 2);
   ag_setfuncs(L, S, functions);
 }

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "core/chain.h"
 #include "core/error.h"
 #include "core/report.h"
 
@@ -77,6 +78,7 @@ static void child_done(ag_loop *loop, lua_State *L, ag_node *node) {
   }
   lua_rawgeti(L, list, place);
   bool failed = ag_future_value(L, S, -1);
+  if (failed && !gather->return_exceptions && !gather->failing) ag_chain_link(L, S, self, -2);
   lua_pushvalue(L, -1);
   lua_rawseti(L, list, place);
   if (failed && !gather->return_exceptions && !gather->failing) {

@@ -15,7 +15,10 @@ struct ag_loop {
   ag_timers timers;
   ag_poller *poller;
   ag_task *task; /* the task that runs now, or NULL */
-  bool is_virtual, debug, stopping, running, closed, in_callback;
+  ag_node *runs; /* the node that runs now */
+  bool solo;     /* a step within another one: its thread runs nothing else */
+  int eager;     /* steps begun within others by eager_start */
+  bool is_virtual, debug, stopping, running, closed;
   double virtual_now;
   double looked;           /* when the poller was last asked while tasks were ready */
   volatile int interrupts; /* SIGINTs not yet answered */
@@ -36,10 +39,13 @@ ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug);
 ag_loop *ag_loop_find(ag_state *S, uint32_t id);
 /* Runs until [node] (a stop node) or loop:stop ran. Raises KeyboardInterrupt and DeadlockError where [deadlock]. */
 void ag_loop_run(lua_State *L, ag_loop *loop, bool deadlock);
-/* One iteration; blocks only when [block] and nothing is ready. False: nothing can ever happen again. */
-bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block);
+/* Iterations while something is ready, or just [once]; blocks first when [block] and nothing is ready.
+** False: nothing can ever happen again. */
+bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once);
 void ag_loop_close(lua_State *L, ag_loop *loop);
 void ag_loop_open_module(lua_State *L, ag_state *S);
+/* The loop at index 1; raises unless it is an open one. */
+ag_loop *ag_loop_check_open(lua_State *L);
 /* The running loop; raises "no running event loop" naming [what]. */
 ag_loop *ag_loop_check(lua_State *L, ag_state *S, const char *what);
 

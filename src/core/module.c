@@ -1,7 +1,10 @@
 /* luaopen_agather_core: nothing but the table of names. */
+#include "core/chain.h"
+#include "core/context.h"
 #include "core/error.h"
 #include "core/future.h"
 #include "core/gather.h"
+#include "core/handle.h"
 #include "core/pcall.h"
 #include "core/report.h"
 #include "core/run.h"
@@ -14,8 +17,14 @@ int luaopen_agather_core(lua_State *L) {
   ag_state *S = ag_state_open(L);
   lua_newtable(L);
   ag_errors_open(L, S);
+  ag_chain_open(L, S);
+  ag_context_open_module(L, S);
   ag_loop_open_module(L, S);
+  ag_handle_open_module(L, S);
   ag_future_open_module(L, S);
+  ag_coro_open_module(L, S);
+  ag_step_open_module(L, S);
+  ag_await_open_module(L, S);
   ag_task_open_module(L, S);
   ag_sleep_open_module(L, S);
   ag_gather_open_module(L, S);

@@ -135,7 +135,14 @@ static void report_one(lua_State *L, ag_loop *loop) {
   if (future == NULL) {
     lua_getiuservalue(L, self, 1);
     ag_push_site(L, S, -1);
-    const char *message = lua_pushfstring(L, "coroutine %s was never awaited", lua_tostring(L, -1));
+    const char *site = lua_tostring(L, -1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->origins);
+    lua_pushvalue(L, self);
+    lua_rawget(L, -2);
+    const char *origin = lua_tostring(L, -1); /* "file:line: " */
+    const char *message =
+        origin == NULL ? lua_pushfstring(L, "coroutine %s was never awaited", site)
+                       : lua_pushfstring(L, "%scoroutine %s, made here, was never awaited", origin, site);
     lua_pushnil(L);
     ag_report(L, loop, message, 0);
   } else {

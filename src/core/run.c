@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "core/chain.h"
 #include "core/error.h"
 #include "core/report.h"
 #include "core/task.h"
@@ -41,14 +42,22 @@ static void stop_run(ag_loop *loop, lua_State *L, ag_node *node) {
   loop->stopping = true;
 }
 
-/* Runs the loop until the future at [index] is done; false: a deadlock. The future stays on the stack. */
+static int run_loop(lua_State *L) {
+  ag_loop_run(L, lua_touserdata(L, 1), true);
+  return 0;
+}
+
+/* Runs the loop until the future at [index] is done; false: a deadlock. Raises KeyboardInterrupt. */
 static bool run_until(lua_State *L, ag_loop *loop, int index) {
   ag_future *future = lua_touserdata(L, index);
   stop_node stop = {{{NULL, NULL}, stop_run}, false};
   ag_link_init(&stop.node.link);
+  lua_pushcfunction(L, run_loop);
+  lua_pushlightuserdata(L, loop);
   ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &stop.node.link);
-  ag_loop_run(L, loop, true);
+  int status = lua_pcall(L, 1, 0, 0);
   ag_link_remove(&stop.node.link);
+  if (status != LUA_OK) lua_error(L);
   return future->status != AG_PENDING || stop.reached;
 }
 
@@ -80,32 +89,82 @@ static void push_waits(lua_State *L, ag_loop *loop) {
   luaL_pushresult(&b);
 }
 
-/* Cancels what is left and lets it finish; a task that goes on is cancelled again. */
+/* ---- shutdown ---- */
+
+/* Seconds that cancelled tasks have for their cleanup, and those that then go on each time they are cancelled again. */
+static const double first_grace = 5, next_grace = 0.1;
+enum { ROUNDS = 10 };
+
+typedef struct grace {
+  ag_timer timer;
+  bool over;
+} grace;
+
+static void grace_over(ag_loop *loop, lua_State *L, ag_node *node) {
+  (void)loop, (void)L;
+  ag_container(node, grace, timer.node)->over = true;
+}
+
+/* Protected: 1 loop, 2 list of tasks, 3 grace. Runs the loop until all tasks are done or the time is over. */
+static int finish_tasks(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 1);
+  grace *g = lua_touserdata(L, 3);
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 2);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_rawgeti(L, 2, i);
+    ag_future *future = lua_touserdata(L, -1);
+    while (future->status == AG_PENDING && !g->over) {
+      bool idle = ag_list_empty(&loop->ready) && ag_list_empty(&loop->current);
+      if (idle && loop->timers.count == 1 && !loop->poller->alive(loop->poller)) return 0; /* nothing but [g] can come */
+      ag_loop_iterate(L, loop, true, true);
+    }
+    lua_pop(L, 1);
+  }
+  return 0;
+}
+
+/* Pushes the list of the loop's pending tasks. [-0, +1, m] */
+static lua_Integer push_pending(lua_State *L, ag_loop *loop) {
+  ag_state *S = loop->S;
+  lua_newtable(L);
+  lua_Integer n = 0;
+  for (int i = 1; i <= S->top_slot; i++) {
+    ag_push_kept(L, S, i);
+    ag_future *future = ag_future_to(L, S, -1);
+    if (future != NULL && future->kind == AG_TASK && future->status == AG_PENDING && future->loop == loop->id)
+      lua_rawseti(L, -2, ++n);
+    else
+      lua_pop(L, 1);
+  }
+  return n;
+}
+
+/* Cancels what is left and lets it finish; a task that goes on is cancelled again, but not for ever. */
 static void cancel_all(lua_State *L, ag_loop *loop) {
   ag_state *S = loop->S;
-  for (int round = 0; round < 10 && loop->tasks > 0; round++) {
-    lua_newtable(L);
+  for (int round = 0; round < ROUNDS && loop->tasks > 0; round++) {
+    lua_Integer n = push_pending(L, loop);
     int list = lua_gettop(L);
-    lua_Integer n = 0;
-    for (int i = 1; i <= S->top_slot; i++) {
-      ag_push_kept(L, S, i);
-      ag_future *future = ag_future_to(L, S, -1);
-      if (future != NULL && future->kind == AG_TASK && future->status == AG_PENDING && future->loop == loop->id)
-        lua_rawseti(L, list, ++n);
-      else
-        lua_pop(L, 1);
-    }
     for (lua_Integer i = 1; i <= n; i++) {
       lua_rawgeti(L, list, i);
       lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
       ag_cancel(L, S, -2);
       lua_pop(L, 1);
     }
+    grace g = {{{{NULL, NULL}, grace_over}, 0}, false};
+    ag_link_init(&g.timer.node.link);
+    if (!ag_timer_start(&loop->timers, &g.timer, ag_loop_time(loop) + (round == 0 ? first_grace : next_grace))) return;
+    lua_pushcfunction(L, finish_tasks);
+    lua_pushlightuserdata(L, loop);
+    lua_pushvalue(L, list);
+    lua_pushlightuserdata(L, &g);
+    int status = lua_pcall(L, 3, 0, 0);
+    ag_timer_stop(&loop->timers, &g.timer);
+    ag_link_remove(&g.timer.node.link);
+    if (status != LUA_OK) lua_error(L);
     for (lua_Integer i = 1; i <= n; i++) {
       lua_rawgeti(L, list, i);
       ag_future *future = lua_touserdata(L, -1);
-      while (future->status == AG_PENDING && run_until(L, loop, lua_gettop(L))) {
-      }
       if (future->status == AG_FAILED && !future->asked) {
         ag_future_value(L, S, -1);
         ag_report(L, loop, "unhandled exception during agather.run() shutdown", -2);
@@ -114,7 +173,7 @@ static void cancel_all(lua_State *L, ag_loop *loop) {
     }
     lua_settop(L, list - 1);
   }
-  for (int i = 0; i < 4 && !ag_list_empty(&loop->ready); i++) ag_loop_iterate(L, loop, false);
+  for (int i = 0; i < 4 && !ag_list_empty(&loop->ready); i++) ag_loop_iterate(L, loop, false, true);
 }
 
 static void enter(ag_state *S, ag_loop *loop) {
@@ -144,20 +203,17 @@ static int main_phase(lua_State *L) {
     return lua_error(L);
   }
   if (future->status == AG_RESULT) return ag_future_results(L, S, 2);
-  ag_future_value(L, S, 2); /* an error object: its traceback goes with a string */
-  lua_getfield(L, -1, "value");
-  if (lua_type(L, -1) == LUA_TSTRING && lua_getfield(L, -2, "traceback") == LUA_TSTRING) {
-    lua_pushfstring(L, "%s\n%s", lua_tostring(L, -2), lua_tostring(L, -1));
-    if (future->kind == AG_TASK) {
-      ag_task_push_name(L, S, (ag_task *)future, 2);
-      lua_pushfstring(L, "\n\t(raised to agather.run by %s)", lua_tostring(L, -1));
-      lua_remove(L, -2);
-      lua_concat(L, 2);
-    }
+  ag_future_value(L, S, 2); /* 3: the error object; the traceback goes with the error */
+  ag_chain_push(L, S, 2);
+  lua_getfield(L, 3, "value");
+  if (lua_type(L, 5) == LUA_TSTRING) {
+    lua_pushfstring(L, "%s\n%s", lua_tostring(L, 5), lua_tostring(L, 4));
     return lua_error(L);
   }
-  lua_settop(L, 3);
-  ag_error_unwrap(L);
+  if (future->status == AG_FAILED) {
+    lua_pushvalue(L, 4);
+    lua_setfield(L, 3, "traceback");
+  }
   return lua_error(L);
 }
 
@@ -182,8 +238,7 @@ static int run_main(lua_State *L, ag_state *S, int loop_index, int base) {
   enter(S, loop);
   int nargs = lua_gettop(L) - base - 1;
   if (lua_type(L, base + 1) == LUA_TFUNCTION) {
-    ag_coro_new(L, S, nargs);
-    ag_task_schedule(L, loop, -1);
+    ag_task_spawn(L, loop, nargs);
   } else {
     lua_settop(L, base + 1);
     ag_ensure_future(L, loop, base + 1, 1);
@@ -237,8 +292,7 @@ static int run(lua_State *L) {
   if (S->running != NULL) {
     ag_loop *loop = S->running;
     if (lua_type(L, 1) == LUA_TFUNCTION) {
-      ag_coro_new(L, S, lua_gettop(L) - 1);
-      ag_task_schedule(L, loop, -1);
+      ag_task_spawn(L, loop, lua_gettop(L) - 1);
     } else {
       ag_ensure_future(L, loop, 1, 1);
     }

@@ -11,10 +11,13 @@ static int state_gc(lua_State *L) {
   S->closed = true;
   free(S->free_slots);
   S->free_slots = NULL;
+  free(S->pool);
+  S->pool = NULL;
+  S->pooled = 0;
   return 0;
 }
 
-static int weak_table(lua_State *L, const char *mode) {
+int ag_weak_table(lua_State *L, const char *mode) {
   lua_newtable(L);
   lua_createtable(L, 0, 1);
   lua_pushstring(L, mode);
@@ -34,6 +37,8 @@ ag_state *ag_state_open(lua_State *L) {
   memset(S, 0, sizeof *S);
   ag_link_init(&S->loops);
   S->recycle = true;
+  const char *debug = getenv("AGATHER_DEBUG");
+  S->debug = debug != NULL && debug[0] != '\0' && strcmp(debug, "0") != 0;
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, state_gc);
   lua_setfield(L, -2, "__gc");
@@ -47,8 +52,10 @@ ag_state *ag_state_open(lua_State *L) {
   S->throws = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_newtable(L);
   S->reports = luaL_ref(L, LUA_REGISTRYINDEX);
-  S->names = weak_table(L, "k");
-  S->suspects = weak_table(L, "v");
+  S->names = ag_weak_table(L, "k");
+  S->origins = ag_weak_table(L, "k");
+  S->contexts = ag_weak_table(L, "k");
+  S->suspects = ag_weak_table(L, "v");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   return S;
 }
@@ -56,6 +63,24 @@ ag_state *ag_state_open(lua_State *L) {
 void ag_setfuncs(lua_State *L, ag_state *S, const luaL_Reg *lib) {
   lua_pushlightuserdata(L, S);
   luaL_setfuncs(L, lib, 1);
+}
+
+int ag_new_type(lua_State *L, ag_state *S, const char *name, const luaL_Reg *meta, const luaL_Reg *methods) {
+  lua_newtable(L);
+  ag_setfuncs(L, S, meta);
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__name");
+  lua_newtable(L);
+  ag_setfuncs(L, S, methods);
+  lua_setfield(L, -2, "__index");
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+void ag_add_methods(lua_State *L, ag_state *S, int type, const luaL_Reg *methods) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, type);
+  lua_getfield(L, -1, "__index");
+  ag_setfuncs(L, S, methods);
+  lua_pop(L, 2);
 }
 
 int ag_keep(lua_State *L, ag_state *S) {
@@ -100,20 +125,41 @@ void ag_push_kept(lua_State *L, ag_state *S, int slot) {
 }
 
 ag_thread ag_thread_take(lua_State *L, ag_state *S) {
-  if (S->pooled > 0) return S->pool[--S->pooled];
   ag_thread thread;
-  thread.L = lua_newthread(L);
-  thread.slot = ag_keep(L, S);
+  if (S->pooled > 0) {
+    thread = S->pool[--S->pooled];
+    if (lua_gethookmask(thread.L) != lua_gethookmask(L))
+      lua_sethook(thread.L, lua_gethook(L), lua_gethookmask(L), lua_gethookcount(L));
+  } else {
+    if (S->in_use >= S->pool_size) { /* room to rest is made here, so that giving back cannot fail */
+      int size = S->pool_size ? S->pool_size * 2 : AG_POOL_MIN;
+      ag_thread *pool = realloc(S->pool, (size_t)size * sizeof *pool);
+      if (pool == NULL) luaL_error(L, "not enough memory");
+      S->pool = pool;
+      S->pool_size = size;
+    }
+    thread.L = lua_newthread(L);
+    thread.slot = ag_keep(L, S);
+  }
+  if (++S->in_use > S->peak) S->peak = S->in_use;
   return thread;
 }
 
-void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread) {
-  if (S->recycle && S->pooled < AG_POOL_MAX) {
-    if (lua_gethook(thread.L) != NULL) lua_sethook(thread.L, NULL, 0, 0);
-    S->pool[S->pooled++] = thread;
-  } else {
+/* Drops a thread that rests, for the next collection. */
+static void forget_one(lua_State *L, ag_state *S) { ag_drop(L, S, S->pool[--S->pooled].slot); }
+
+void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled) {
+  S->in_use--;
+  if (S->closed) return;
+  if ((++S->given & 1023) == 0 && S->peak > S->in_use) S->peak -= (S->peak - S->in_use) / 16;
+  int enough = S->peak > AG_POOL_MIN ? S->peak : AG_POOL_MIN;
+  if (spoiled || !S->recycle || S->pooled >= S->pool_size) {
     ag_drop(L, S, thread.slot);
+  } else {
+    S->pool[S->pooled++] = thread;
+    if (S->pooled + S->in_use > enough) forget_one(L, S);
   }
+  if (S->pooled > 0 && S->pooled + S->in_use > enough) forget_one(L, S);
 }
 
 void ag_push_site(lua_State *L, ag_state *S, int index) {

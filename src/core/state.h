@@ -14,7 +14,7 @@
 
 typedef struct ag_task ag_task;
 
-enum { AG_POOL_MAX = 256 };
+enum { AG_POOL_MIN = 256 };
 
 typedef struct ag_thread {
   lua_State *L;
@@ -28,22 +28,34 @@ typedef struct ag_state {
   int living;       /* registry reference: table slot -> pending task, gather, handle, thread */
   int *free_slots;  /* stack of free slots */
   int nfree, free_size, top_slot;
-  ag_thread pool[AG_POOL_MAX];
-  int pooled;
+  ag_thread *pool; /* threads that rest; there is room for every thread in use as well */
+  int pooled, pool_size;
+  int in_use, peak;    /* threads in use, and their recent peak */
+  unsigned given;      /* counts threads given back; the peak decays by it */
   bool recycle;
+  bool spoiled;        /* the thread that just ended must not be used again */
+  bool contexts_used;  /* some context variable was set */
   uint32_t next_loop, next_task;
   uint32_t cancel_epoch;
   size_t unstarted; /* coros that nobody has started */
   int mt_future, mt_task, mt_coro, mt_used, mt_handle, mt_loop, mt_watch; /* registry references */
+  int mt_context, mt_variable, mt_token;
   const void *id_future, *id_task, *id_coro, *id_used;
-  int body, handler;        /* registry references of task_body and its message handler */
+  int worker, frame, handler; /* registry references: bodies of threads (step.c, await.c), their message handler */
   int errors;               /* registry reference: class name -> class */
   int cancelled;            /* registry reference: CancelledError without a message */
   int names;                /* registry reference: weak table task or function -> name */
   int throws;               /* registry reference: slot -> error to throw at the next step */
   int suspects;             /* registry reference: weak table of failed futures nobody asked */
+  int causes;               /* registry reference: weak table failed task or gather -> the one its error came from */
+  int origins;              /* registry reference: weak table coro -> "file:line" that made it, in debug mode */
+  int contexts;             /* registry reference: weak table task or handle -> context */
+  int outside;              /* registry reference: the context of code outside tasks */
+  lua_Hook saved_hook;      /* while an error is thrown by a hook: the script's own */
+  int saved_mask, saved_count;
   int reports;              /* registry reference: list of what __gc found */
   lua_Integer reported;     /* length of that list */
+  bool debug;               /* remember where coros were made */
   bool closed;
 } ag_state;
 
@@ -56,6 +68,12 @@ ag_state *ag_state_open(lua_State *L);
 /* Registers [lib] in the table on top, with the state as upvalue 1. [-0, +0, m] */
 void ag_setfuncs(lua_State *L, ag_state *S, const luaL_Reg *lib);
 
+/* Makes a metatable with the fields [meta], __name and the [methods] as __index; returns a registry reference.
+** [-0, +0, m] */
+int ag_new_type(lua_State *L, ag_state *S, const char *name, const luaL_Reg *meta, const luaL_Reg *methods);
+/* Adds methods to a type. [-0, +0, m] */
+void ag_add_methods(lua_State *L, ag_state *S, int type, const luaL_Reg *methods);
+
 /* Anchors the value on top; returns its slot. [-1, +0, m] */
 int ag_keep(lua_State *L, ag_state *S);
 /* Lets go of a slot; 0 is ignored. Never raises. */
@@ -65,8 +83,11 @@ void ag_push_kept(lua_State *L, ag_state *S, int slot);
 
 /* A thread with an empty stack, new or recycled. [-0, +0, m] */
 ag_thread ag_thread_take(lua_State *L, ag_state *S);
-/* Gives a thread back that returned normally and has an empty stack. */
-void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread);
+/* Gives a thread back; it rests in the pool unless it is [spoiled] or there are enough. Never raises. */
+void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled);
+
+/* A registry reference to a table with weak keys ("k"), values ("v"). [-0, +0, m] */
+int ag_weak_table(lua_State *L, const char *mode);
 
 /* Pushes "function <file:line>" or "name <file:line>" for the function at [index]. [-0, +1, m] */
 void ag_push_site(lua_State *L, ag_state *S, int index);

@@ -1,0 +1,163 @@
+/* Waiting: a task that is not the only one to run yields here, and nowhere else. Futures and tasks are waited for on
+** their list; coros and functions run inline in the calling task. */
+#include <stdlib.h>
+
+#include "core/error.h"
+#include "core/report.h"
+#include "core/task.h"
+
+/* Coros awaited inline run on the awaiter's thread, but C allows only some 190 calls in each other: below this many
+** the next one gets a thread of its own, which the loop resumes flat. */
+enum { INLINE_MAX = 16 };
+
+static int no_task(lua_State *L, ag_state *S, const char *what) {
+  ag_task *task = S->running != NULL ? S->running->task : NULL;
+  if (task == NULL)
+    return ag_error_raise(L, S, "RuntimeError", "%s: no running task (call it inside agather.run, in a task)", what);
+  if (task->thread.L != L)
+    return ag_error_raise(L, S, "RuntimeError",
+                          "%s: cannot wait inside a plain coroutine (use agather.coroutine instead of coroutine)", what);
+  return ag_error_raise(L, S, "RuntimeError",
+                        "%s: cannot wait across a C call (table.sort, string.gsub, tostring, require, ...): "
+                        "wait before or after it",
+                        what);
+}
+
+ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what) {
+  ag_task *task = S->running != NULL ? S->running->task : NULL;
+  if (task == NULL || task->thread.L != L || !lua_isyieldable(L)) no_task(L, S, what);
+  return task;
+}
+
+int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KFunction k) {
+  task->wait = wait;
+  task->parked = true;
+  return lua_yieldk(L, 0, 0, k);
+}
+
+void ag_task_resumed(lua_State *L, ag_state *S) {
+  ag_task *task = S->running != NULL ? S->running->task : NULL;
+  if (task == NULL || task->thread.L != L) ag_task_hijacked(L, S);
+  task->wait = AG_WAIT_NONE;
+  task->waiting = NULL;
+  if (task->must_cancel) {
+    ag_task_take_throw(L, S, task);
+    lua_error(L);
+  }
+}
+
+/* ---- futures ---- */
+
+static int await_resumed(lua_State *L, int status, lua_KContext context) {
+  ag_state *S = ag_self(L);
+  (void)status, (void)context;
+  ag_future *future = lua_touserdata(L, 1);
+  if (future->status == AG_FAILED) {
+    future->asked = true;
+    if (future->watched) ag_unwatch(L, S, future, 1);
+  }
+  ag_task_resumed(L, S);
+  return ag_future_results(L, S, 1);
+}
+
+int ag_await_future(lua_State *L, ag_state *S) {
+  ag_future *future = lua_touserdata(L, 1);
+  if (future->status != AG_PENDING) return ag_future_results(L, S, 1);
+  ag_task *task = ag_task_check(L, S, "await");
+  if (future == &task->future) return ag_error_raise(L, S, "RuntimeError", "Task cannot await on itself");
+  if (future->loop != task->future.loop)
+    return ag_error_raise(L, S, "RuntimeError", "the awaitable belongs to another loop");
+  if (future->slot == 0) { /* alive while somebody waits, whatever a script does to the waiting thread */
+    lua_pushvalue(L, 1);
+    future->slot = ag_keep(L, S);
+  }
+  ag_list_append(&future->waiters, &task->timer.node.link);
+  task->waiting = future;
+  if (task->must_cancel) { /* cancelled itself before this wait */
+    lua_pushvalue(L, 1);
+    ag_task_take_throw(L, S, task);
+    lua_pushvalue(L, -1);
+    if (!ag_cancel(L, S, 1)) {
+      ag_task_throw(L, S, task);
+      lua_pop(L, 1);
+    }
+    lua_settop(L, 1);
+  }
+  return ag_task_park(L, task, AG_WAIT_FUTURE, await_resumed);
+}
+
+/* ---- coros and functions, inline ---- */
+
+/* The context holds the stack's base and the depth to go back to. */
+static int inline_done(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  ag_state *S = ag_self(L);
+  ag_task *task = S->running != NULL ? S->running->task : NULL;
+  if (task == NULL || task->thread.L != L) return ag_task_hijacked(L, S);
+  task->depth = (uint8_t)(context >> 8);
+  return lua_gettop(L) - (int)(context & 255);
+}
+
+static int frame_done(lua_State *L, int status, lua_KContext base) {
+  (void)status;
+  ag_state *S = ag_self(L);
+  ag_task *task = S->running != NULL ? S->running->task : NULL;
+  if (task == NULL || task->thread.L != L) return ag_task_hijacked(L, S);
+  if (task->raising) return lua_error(L);
+  return lua_gettop(L) - (int)base;
+}
+
+/* Calls the function and [nargs] arguments above [base] inline: here, or on a thread of its own when deep. */
+static int call_inline(lua_State *L, ag_state *S, ag_task *task, int nargs, int base) {
+  if (task->depth < INLINE_MAX) {
+    lua_KContext context = base | (lua_KContext)task->depth << 8;
+    task->depth++;
+    lua_callk(L, nargs, LUA_MULTRET, context, inline_done);
+    return inline_done(L, LUA_OK, context);
+  }
+  ag_thread thread = ag_thread_take(L, S);
+  ag_frame *frame = malloc(sizeof *frame);
+  if (frame == NULL || !lua_checkstack(thread.L, nargs + 8)) {
+    free(frame);
+    ag_thread_give(L, S, thread, true);
+    return luaL_error(L, "not enough memory");
+  }
+  lua_rawgeti(thread.L, LUA_REGISTRYINDEX, S->frame);
+  lua_settop(L, base + nargs + 1);
+  lua_xmove(L, thread.L, nargs + 1);
+  *frame = (ag_frame){task->frames, task->thread, task->depth};
+  task->frames = frame;
+  task->thread = thread;
+  task->depth = 0;
+  task->entering = true;
+  return lua_yieldk(L, 0, base, frame_done);
+}
+
+/* await(aw): waits for a future or task; runs a coro or function inline in the calling task. */
+static int await(lua_State *L) {
+  ag_state *S = ag_self(L);
+  lua_settop(L, 1);
+  if (ag_future_to(L, S, 1) != NULL) return ag_await_future(L, S);
+  bool used = false;
+  ag_task *coro = ag_coro_to(L, S, 1, &used);
+  if (coro != NULL) {
+    if (used) return ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
+    ag_task *task = ag_task_check(L, S, "await");
+    int nargs = coro->future.count;
+    luaL_checkstack(L, nargs + 2, "too many arguments");
+    ag_coro_start(L, S, 1, S->mt_used);
+    for (int i = 0; i <= nargs; i++) lua_getiuservalue(L, 1, i + 1);
+    return call_inline(L, S, task, nargs, 1);
+  }
+  if (lua_type(L, 1) == LUA_TTHREAD) ag_thread_function(L, 1, 1);
+  if (lua_type(L, 1) != LUA_TFUNCTION)
+    return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected, got %s", luaL_typename(L, 1)));
+  return call_inline(L, S, ag_task_check(L, S, "await"), 0, 0);
+}
+
+void ag_await_open_module(lua_State *L, ag_state *S) {
+  static const luaL_Reg methods[] = {{"await", await}, {NULL, NULL}};
+  ag_setfuncs(L, S, methods);
+  ag_add_methods(L, S, S->mt_coro, methods);
+  ag_add_methods(L, S, S->mt_used, methods);
+}

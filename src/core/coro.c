@@ -1,0 +1,189 @@
+/* Coros: functions with arguments that nobody has started, and what else may stand for one: plain functions and
+** Lua threads that have not started. */
+#include <string.h>
+
+#include "core/context.h"
+#include "core/error.h"
+#include "core/report.h"
+#include "core/task.h"
+
+/* A task's userdata with function and arguments in its user values and no metatable. [-(nargs+1), +1, m] */
+static ag_task *new_task(lua_State *L, int nargs) {
+  luaL_argcheck(L, nargs < 250, 1, "too many arguments for a coroutine");
+  int values = nargs < 1 ? 2 : nargs + 1;
+  ag_task *task = lua_newuserdatauv(L, sizeof *task, values);
+  memset(task, 0, sizeof *task);
+  ag_link_init(&task->future.waiters);
+  task->future.kind = AG_TASK;
+  task->future.values = (uint8_t)values;
+  task->future.count = nargs;
+  ag_link_init(&task->timer.node.link);
+  task->timer.node.run = ag_task_step;
+  lua_insert(L, -nargs - 2);
+  for (int i = nargs; i >= 0; i--) lua_setiuservalue(L, -i - 2, i + 1);
+  return task;
+}
+
+ag_task *ag_coro_new(lua_State *L, ag_state *S, int nargs) {
+  ag_task *task = new_task(L, nargs);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_coro);
+  lua_setmetatable(L, -2);
+  S->unstarted++;
+  if (S->debug || (S->running != NULL && S->running->debug)) {
+    luaL_where(L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->origins);
+    lua_pushvalue(L, -3);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 2);
+  }
+  return task;
+}
+
+ag_task *ag_coro_to(lua_State *L, ag_state *S, int index, bool *used) {
+  void *p = lua_touserdata(L, index);
+  if (p == NULL || !lua_getmetatable(L, index)) return NULL;
+  const void *id = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  *used = id == S->id_used;
+  return id == S->id_coro || id == S->id_used ? p : NULL;
+}
+
+void ag_coro_start(lua_State *L, ag_state *S, int index, int metatable) {
+  ag_task *task = lua_touserdata(L, index);
+  index = lua_absindex(L, index);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, metatable);
+  lua_setmetatable(L, index);
+  task->started = true;
+  S->unstarted--;
+}
+
+/* Queues the first step of the task on top, which is anchored in [slot]. */
+static void schedule(lua_State *L, ag_loop *loop, ag_task *task, int slot) {
+  ag_state *S = loop->S;
+  task->future.loop = loop->id;
+  task->future.slot = slot;
+  task->id = ++S->next_task;
+  loop->tasks++;
+  ag_loop_ready(loop, &task->timer.node);
+}
+
+ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs) {
+  ag_state *S = loop->S;
+  ag_task *task = new_task(L, nargs);
+  task->started = true;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_task);
+  lua_setmetatable(L, -2);
+  if (S->contexts_used) ag_context_inherit(L, S, -1);
+  lua_pushvalue(L, -1);
+  schedule(L, loop, task, ag_keep(L, S));
+  return task;
+}
+
+void ag_thread_function(lua_State *L, int index, int arg) {
+  lua_State *co = lua_tothread(L, index);
+  luaL_argcheck(L, lua_status(co) == LUA_OK && lua_gettop(co) == 1 && lua_isfunction(co, 1), arg,
+                "coroutine was already started");
+  lua_xmove(co, L, 1);
+  lua_replace(L, index);
+}
+
+ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg) {
+  ag_state *S = loop->S;
+  index = lua_absindex(L, index);
+  ag_future *future = ag_future_to(L, S, index);
+  if (future != NULL) {
+    if (future->loop != loop->id && future->status == AG_PENDING)
+      ag_error_raise(L, S, "RuntimeError", "the awaitable belongs to another loop");
+    return future;
+  }
+  bool used = false;
+  int type = lua_type(L, index);
+  if (type == LUA_TTHREAD) {
+    ag_thread_function(L, index, arg);
+    type = LUA_TFUNCTION;
+  }
+  if (type == LUA_TFUNCTION) {
+    lua_pushvalue(L, index);
+    future = &ag_task_spawn(L, loop, 0)->future;
+    lua_replace(L, index);
+    return future;
+  }
+  ag_task *task = ag_coro_to(L, S, index, &used);
+  if (task == NULL) luaL_argerror(L, arg, lua_pushfstring(L, "awaitable expected, got %s", luaL_typename(L, index)));
+  if (used) ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
+  if (S->contexts_used) ag_context_inherit(L, S, index);
+  lua_pushvalue(L, index);
+  int slot = ag_keep(L, S);
+  ag_coro_start(L, S, index, S->mt_task);
+  schedule(L, loop, task, slot);
+  return &task->future;
+}
+
+/* ---- for scripts ---- */
+
+static int call_async(lua_State *L) {
+  int nargs = lua_gettop(L);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_insert(L, 1);
+  ag_coro_new(L, ag_self(L), nargs);
+  return 1;
+}
+
+/* async(f [, name]): a function whose calls return coros. */
+static int async(lua_State *L) {
+  ag_state *S = ag_self(L);
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  luaL_optstring(L, 2, NULL);
+  if (!lua_isnoneornil(L, 2)) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->names);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    lua_rawset(L, -3);
+  }
+  lua_pushlightuserdata(L, S);
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, call_async, 2);
+  return 1;
+}
+
+/* is_awaitable(v): whether v is a future, a task or a coro. */
+static int is_awaitable(lua_State *L) {
+  ag_state *S = ag_self(L);
+  bool used;
+  luaL_checkany(L, 1);
+  lua_pushboolean(L, ag_future_to(L, S, 1) != NULL || ag_coro_to(L, S, 1, &used) != NULL);
+  return 1;
+}
+
+static int coro_gc(lua_State *L) {
+  ag_state *S = ag_self(L);
+  ag_task *task = lua_touserdata(L, 1);
+  if (task->started || S->closed) return 0;
+  task->started = true;
+  S->unstarted--;
+  ag_report_later(L, S);
+  return 0;
+}
+
+static int coro_tostring(lua_State *L) {
+  lua_getiuservalue(L, 1, 1);
+  ag_push_site(L, ag_self(L), -1);
+  lua_pushfstring(L, "<Coroutine %s>", lua_tostring(L, -1));
+  return 1;
+}
+
+void ag_coro_open_module(lua_State *L, ag_state *S) {
+  static const luaL_Reg coro_meta[] = {{"__tostring", coro_tostring}, {"__gc", coro_gc}, {NULL, NULL}};
+  static const luaL_Reg used_meta[] = {{"__tostring", coro_tostring}, {NULL, NULL}};
+  static const luaL_Reg none[] = {{NULL, NULL}};
+  static const luaL_Reg functions[] = {{"async", async}, {"is_awaitable", is_awaitable}, {NULL, NULL}};
+  S->mt_coro = ag_new_type(L, S, "Coroutine", coro_meta, none);
+  S->mt_used = ag_new_type(L, S, "Coroutine", used_meta, none);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_coro);
+  S->id_coro = lua_topointer(L, -1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_used);
+  S->id_used = lua_topointer(L, -1);
+  lua_pop(L, 2);
+  ag_setfuncs(L, S, functions);
+}
