@@ -1,15 +1,32 @@
--- agather: asyncio's tasks and gather for Lua. The core is in C; this file is its front: submodules load with
--- their first use.
+-- agather: asyncio's tasks and gather for Lua. The core is in C; this file is its front: what is written in Lua, and
+-- the submodules, load with their first use.
 local agather = require "agather.core"
 
-local submodules = { net = true }
+-- Submodules: agather.net is require "agather.net".
+local submodules = { net = true, testing = true }
+
+-- Builtins written in Lua: name -> file that returns a table with it.
+local builtins = {
+  timeout = "timeout", timeout_at = "timeout", wait_for = "timeout",
+  wait = "wait", as_completed = "wait", shield = "wait",
+  TaskGroup = "group",
+  Barrier = "barrier",
+  map = "map",
+}
+
+agather.FIRST_COMPLETED = "FIRST_COMPLETED"
+agather.FIRST_EXCEPTION = "FIRST_EXCEPTION"
+agather.ALL_COMPLETED = "ALL_COMPLETED"
 
 return setmetatable(agather, {
   __index = function(module, name)
+    local value
     if submodules[name] then
-      local submodule = require("agather." .. name)
-      rawset(module, name, submodule)
-      return submodule
+      value = require("agather." .. name)
+    elseif builtins[name] then
+      value = require("agather." .. builtins[name])[name]
     end
+    rawset(module, name, value)
+    return value
   end,
 })

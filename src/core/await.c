@@ -10,11 +10,17 @@
 ** the next one gets a thread of its own, which the loop resumes flat. */
 enum { INLINE_MAX = 16 };
 
+ag_task *ag_task_here(lua_State *L, const ag_state *S) {
+  const ag_loop *loop = S->running;
+  ag_task *task = loop != NULL ? loop->task : NULL;
+  if (task == NULL || (loop->inner != NULL ? loop->inner : task->thread.L) != L) return NULL;
+  return task;
+}
+
 static int no_task(lua_State *L, ag_state *S, const char *what) {
-  ag_task *task = S->running != NULL ? S->running->task : NULL;
-  if (task == NULL)
+  if (S->running == NULL || S->running->task == NULL)
     return ag_error_raise(L, S, "RuntimeError", "%s: no running task (call it inside agather.run, in a task)", what);
-  if (task->thread.L != L)
+  if (ag_task_here(L, S) == NULL)
     return ag_error_raise(L, S, "RuntimeError",
                           "%s: cannot wait inside a plain coroutine (use agather.coroutine instead of coroutine)", what);
   return ag_error_raise(L, S, "RuntimeError",
@@ -24,8 +30,8 @@ static int no_task(lua_State *L, ag_state *S, const char *what) {
 }
 
 ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what) {
-  ag_task *task = S->running != NULL ? S->running->task : NULL;
-  if (task == NULL || task->thread.L != L || !lua_isyieldable(L)) no_task(L, S, what);
+  ag_task *task = ag_task_here(L, S);
+  if (task == NULL || !lua_isyieldable(L) || S->running->inner_stuck) no_task(L, S, what);
   return task;
 }
 
@@ -35,16 +41,15 @@ int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KFunction k) {
   return lua_yieldk(L, 0, 0, k);
 }
 
-void ag_task_resumed(lua_State *L, ag_state *S) {
-  ag_task *task = S->running != NULL ? S->running->task : NULL;
-  if (task == NULL || task->thread.L != L) ag_task_hijacked(L, S);
+ag_task *ag_task_back(lua_State *L, ag_state *S) {
+  ag_task *task = ag_task_here(L, S);
+  if (task == NULL) ag_task_hijacked(L, S);
   task->wait = AG_WAIT_NONE;
   task->waiting = NULL;
-  if (task->must_cancel) {
-    ag_task_take_throw(L, S, task);
-    lua_error(L);
-  }
+  return task;
 }
+
+void ag_task_resumed(lua_State *L, ag_state *S) { ag_task_raise(L, S, ag_task_back(L, S)); }
 
 /* ---- futures ---- */
 
@@ -92,8 +97,8 @@ int ag_await_future(lua_State *L, ag_state *S) {
 static int inline_done(lua_State *L, int status, lua_KContext context) {
   (void)status;
   ag_state *S = ag_self(L);
-  ag_task *task = S->running != NULL ? S->running->task : NULL;
-  if (task == NULL || task->thread.L != L) return ag_task_hijacked(L, S);
+  ag_task *task = ag_task_here(L, S);
+  if (task == NULL) return ag_task_hijacked(L, S);
   task->depth = (uint8_t)(context >> 8);
   return lua_gettop(L) - (int)(context & 255);
 }
@@ -101,15 +106,15 @@ static int inline_done(lua_State *L, int status, lua_KContext context) {
 static int frame_done(lua_State *L, int status, lua_KContext base) {
   (void)status;
   ag_state *S = ag_self(L);
-  ag_task *task = S->running != NULL ? S->running->task : NULL;
-  if (task == NULL || task->thread.L != L) return ag_task_hijacked(L, S);
+  ag_task *task = ag_task_here(L, S);
+  if (task == NULL) return ag_task_hijacked(L, S);
   if (task->raising) return lua_error(L);
   return lua_gettop(L) - (int)base;
 }
 
 /* Calls the function and [nargs] arguments above [base] inline: here, or on a thread of its own when deep. */
 static int call_inline(lua_State *L, ag_state *S, ag_task *task, int nargs, int base) {
-  if (task->depth < INLINE_MAX) {
+  if (task->depth < INLINE_MAX || S->running->inner != NULL) {
     lua_KContext context = base | (lua_KContext)task->depth << 8;
     task->depth++;
     lua_callk(L, nargs, LUA_MULTRET, context, inline_done);
@@ -150,6 +155,7 @@ static int await(lua_State *L) {
     return call_inline(L, S, task, nargs, 1);
   }
   if (lua_type(L, 1) == LUA_TTHREAD) ag_thread_function(L, 1, 1);
+  if (lua_type(L, 1) != LUA_TFUNCTION) ag_await_method(L, 1);
   if (lua_type(L, 1) != LUA_TFUNCTION)
     return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected, got %s", luaL_typename(L, 1)));
   return call_inline(L, S, ag_task_check(L, S, "await"), 0, 0);

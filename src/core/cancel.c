@@ -1,6 +1,7 @@
 /* Cancelling: a future ends at once, a task passes the request on to what it waits for, a gather to its children.
 ** Iterative, in asyncio's order: chains of 100,000 tasks and nested gathers do not recurse in C. */
 #include "core/gather.h"
+#include "core/waiters.h"
 
 static void throw_at_next_step(lua_State *L, ag_state *S, ag_task *task, int error) {
   lua_pushvalue(L, error);
@@ -67,6 +68,10 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
             task->timer.node.run = ag_task_step;
             task->wait = AG_WAIT_NONE;
             ag_loop_ready(loop, &task->timer.node);
+          } else if (task->wait == AG_WAIT_TURN) {
+            task->turn = AG_TURN_CANCELLED;
+            task->wait = AG_WAIT_NONE;
+            ag_loop_ready(ag_loop_find(S, task->future.loop), &task->timer.node);
           } else if (task->wait == AG_WAIT_OPERATION && task->operation != NULL) {
             ag_wait *wait = task->operation;
             ag_wake(wait);

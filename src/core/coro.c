@@ -4,6 +4,7 @@
 
 #include "core/context.h"
 #include "core/error.h"
+#include "core/generator.h"
 #include "core/report.h"
 #include "core/task.h"
 
@@ -18,6 +19,7 @@ static ag_task *new_task(lua_State *L, int nargs) {
   task->future.values = (uint8_t)values;
   task->future.count = nargs;
   ag_link_init(&task->timer.node.link);
+  ag_link_init(&task->turn_link);
   task->timer.node.run = ag_task_step;
   lua_insert(L, -nargs - 2);
   for (int i = nargs; i >= 0; i--) lua_setiuservalue(L, -i - 2, i + 1);
@@ -85,7 +87,31 @@ void ag_thread_function(lua_State *L, int index, int arg) {
   luaL_argcheck(L, lua_status(co) == LUA_OK && lua_gettop(co) == 1 && lua_isfunction(co, 1), arg,
                 "coroutine was already started");
   lua_xmove(co, L, 1);
+  ag_generator_function(L);
   lua_replace(L, index);
+}
+
+static int all_results(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_gettop(L);
+}
+
+/* What stands for a value with __await: upvalue 1 the method, 2 the value. */
+static int call_await(lua_State *L) {
+  lua_settop(L, 0);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_callk(L, 1, LUA_MULTRET, 0, all_results);
+  return lua_gettop(L);
+}
+
+bool ag_await_method(lua_State *L, int index) {
+  index = lua_absindex(L, index);
+  if (luaL_getmetafield(L, index, "__await") == LUA_TNIL) return false;
+  lua_pushvalue(L, index);
+  lua_pushcclosure(L, call_await, 2);
+  lua_replace(L, index);
+  return true;
 }
 
 ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg) {
@@ -110,6 +136,7 @@ ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg) {
     return future;
   }
   ag_task *task = ag_coro_to(L, S, index, &used);
+  if (task == NULL && ag_await_method(L, index)) return ag_ensure_future(L, loop, index, arg);
   if (task == NULL) luaL_argerror(L, arg, lua_pushfstring(L, "awaitable expected, got %s", luaL_typename(L, index)));
   if (used) ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
   if (S->contexts_used) ag_context_inherit(L, S, index);
@@ -147,13 +174,32 @@ static int async(lua_State *L) {
   return 1;
 }
 
-/* is_awaitable(v): whether v is a future, a task or a coro. */
+/* is_awaitable(v): whether v is a future, a task, a coro, or a value whose metatable has __await. */
 static int is_awaitable(lua_State *L) {
   ag_state *S = ag_self(L);
   bool used;
   luaL_checkany(L, 1);
-  lua_pushboolean(L, ag_future_to(L, S, 1) != NULL || ag_coro_to(L, S, 1, &used) != NULL);
+  lua_pushboolean(L, ag_future_to(L, S, 1) != NULL || ag_coro_to(L, S, 1, &used) != NULL ||
+                         luaL_getmetafield(L, 1, "__await") != LUA_TNIL);
   return 1;
+}
+
+/* ensure_future(aw): the future or task itself, or a new task of what is not scheduled yet. */
+static int ensure_future(lua_State *L) {
+  ag_loop *loop = ag_loop_check(L, ag_self(L), "ensure_future");
+  luaL_checkany(L, 1);
+  lua_settop(L, 1);
+  ag_ensure_future(L, loop, 1, 1);
+  return 1;
+}
+
+/* coro:close(): it will not run, and nobody is told that it was never awaited. */
+static int coro_close(lua_State *L) {
+  ag_state *S = ag_self(L);
+  bool used;
+  if (ag_coro_to(L, S, 1, &used) == NULL) return luaL_typeerror(L, 1, "Coroutine");
+  if (!used) ag_coro_start(L, S, 1, S->mt_used);
+  return 0;
 }
 
 static int coro_gc(lua_State *L) {
@@ -176,10 +222,10 @@ static int coro_tostring(lua_State *L) {
 void ag_coro_open_module(lua_State *L, ag_state *S) {
   static const luaL_Reg coro_meta[] = {{"__tostring", coro_tostring}, {"__gc", coro_gc}, {NULL, NULL}};
   static const luaL_Reg used_meta[] = {{"__tostring", coro_tostring}, {NULL, NULL}};
-  static const luaL_Reg none[] = {{NULL, NULL}};
-  static const luaL_Reg functions[] = {{"async", async}, {"is_awaitable", is_awaitable}, {NULL, NULL}};
-  S->mt_coro = ag_new_type(L, S, "Coroutine", coro_meta, none);
-  S->mt_used = ag_new_type(L, S, "Coroutine", used_meta, none);
+  static const luaL_Reg methods[] = {{"close", coro_close}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"async", async}, {"is_awaitable", is_awaitable}, {"ensure_future", ensure_future}, {NULL, NULL}};
+  S->mt_coro = ag_new_type(L, S, "Coroutine", coro_meta, methods);
+  S->mt_used = ag_new_type(L, S, "Coroutine", used_meta, methods);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_coro);
   S->id_coro = lua_topointer(L, -1);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_used);

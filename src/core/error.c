@@ -166,6 +166,20 @@ static int is_error(lua_State *L) {
   return 1;
 }
 
+/* error_object(value [, traceback]): the error object for a value that was raised. */
+static int error_object(lua_State *L) {
+  luaL_checkany(L, 1);
+  lua_settop(L, 2);
+  ag_error_wrap(L, ag_self(L), 1);
+  if (lua_isnil(L, 2)) return 1;
+  if (lua_getfield(L, 3, "traceback") == LUA_TNIL) {
+    lua_pushvalue(L, 2);
+    lua_setfield(L, 3, "traceback");
+  }
+  lua_settop(L, 3);
+  return 1;
+}
+
 void ag_error_push(lua_State *L, ag_state *S, const char *name) {
   lua_createtable(L, 0, 2);
   lua_insert(L, -2);
@@ -226,7 +240,7 @@ void ag_error_unwrap(lua_State *L) {
 }
 
 void ag_errors_open(lua_State *L, ag_state *S) {
-  static const luaL_Reg functions[] = {{"is_error", is_error}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"is_error", is_error}, {"error_object", error_object}, {NULL, NULL}};
   int module = lua_gettop(L);
   lua_createtable(L, 0, 16);
   int classes = lua_gettop(L);

@@ -73,7 +73,9 @@ void ag_future_reject(lua_State *L, ag_state *S, int index) {
   index = lua_absindex(L, index);
   ag_future *future = lua_touserdata(L, index);
   lua_setiuservalue(L, index, 2);
-  bool waited = !ag_list_empty(&future->waiters);
+  bool waited = false; /* by a task or a gather, which will take the error; a callback may or may not ask */
+  for (ag_link *l = future->waiters.next; l != &future->waiters && !waited; l = l->next)
+    waited = ag_handle_of(ag_container(l, ag_node, link)) == NULL;
   future->status = AG_FAILED;
   if (!waited) ag_watch(L, S, index);
   settle(L, S, future, AG_FAILED);
@@ -287,6 +289,9 @@ static int future_tostring(lua_State *L) {
       luaL_addvalue(&b);
     } else if (future->status == AG_PENDING && task->wait == AG_WAIT_SLEEP) {
       luaL_addstring(&b, " wait_for=<sleep>");
+    } else if (future->status == AG_PENDING && task->wait == AG_WAIT_TURN) {
+      lua_pushfstring(L, " wait_for=<%s>", task->what);
+      luaL_addvalue(&b);
     } else if (future->status == AG_PENDING && task->wait == AG_WAIT_OPERATION) {
       luaL_addstring(&b, " wait_for=<I/O>");
     }

@@ -199,6 +199,17 @@ static int gather_list(lua_State *L) {
   int options = 0;
   if (!lua_isnil(L, 2)) {
     luaL_checktype(L, 2, LUA_TTABLE);
+    if (lua_getfield(L, 2, "limit") != LUA_TNIL || lua_getfield(L, 2, "progress") != LUA_TNIL) {
+      lua_getglobal(L, "require"); /* bounded, or with progress: agather.map has it */
+      lua_pushliteral(L, "agather.map");
+      lua_call(L, 1, 1);
+      lua_getfield(L, -1, "gather_list");
+      lua_pushvalue(L, 1);
+      lua_pushvalue(L, 2);
+      lua_call(L, 2, 1);
+      return 1;
+    }
+    lua_settop(L, 2);
     check_options(L, 2, "gather_list");
     options = 2;
   }

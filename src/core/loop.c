@@ -144,13 +144,16 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
     begin_iteration(loop);
   }
   ag_task *task = loop->task;
-  bool solo = loop->solo;
+  bool solo = loop->solo, stuck = loop->inner_stuck;
+  lua_State *inner = loop->inner;
   lua_pushcfunction(L, run_ready);
   lua_pushlightuserdata(L, loop);
   lua_pushboolean(L, once);
   if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
     loop->task = task;
     loop->solo = solo;
+    loop->inner = inner;
+    loop->inner_stuck = stuck;
     if (ag_error_is(L, loop->S, -1, "KeyboardInterrupt")) lua_error(L);
     node_failed(L, loop);
   }

@@ -1,17 +1,28 @@
 /* luaopen_agather_core: nothing but the table of names. */
 #include "core/chain.h"
 #include "core/context.h"
+#include <unistd.h>
+
 #include "core/error.h"
 #include "core/future.h"
 #include "core/gather.h"
+#include "core/generator.h"
 #include "core/handle.h"
 #include "core/pcall.h"
+#include "core/queue.h"
 #include "core/report.h"
 #include "core/run.h"
 #include "core/sleep.h"
+#include "core/sync.h"
 #include "core/task.h"
 
 const char *ag_version(void) { return AG_VERSION; }
+
+/* isatty(fd): whether a descriptor is a terminal. */
+static int is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+  return 1;
+}
 
 int luaopen_agather_core(lua_State *L) {
   ag_state *S = ag_state_open(L);
@@ -28,9 +39,14 @@ int luaopen_agather_core(lua_State *L) {
   ag_task_open_module(L, S);
   ag_sleep_open_module(L, S);
   ag_gather_open_module(L, S);
+  ag_generator_open_module(L, S);
+  ag_sync_open_module(L, S);
+  ag_queue_open_module(L, S);
   ag_report_open_module(L, S);
   ag_run_open_module(L, S);
   ag_pcall_open_module(L, S);
+  lua_pushcfunction(L, is_terminal);
+  lua_setfield(L, -2, "isatty");
   lua_pushliteral(L, AG_VERSION);
   lua_setfield(L, -2, "_VERSION");
   return 1;

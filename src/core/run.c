@@ -297,7 +297,7 @@ static int run(lua_State *L) {
       ag_ensure_future(L, loop, 1, 1);
     }
     lua_settop(L, 1);
-    if (loop->task != NULL && loop->task->thread.L == L && lua_isyieldable(L)) return ag_await_future(L, S);
+    if (ag_task_here(L, S) != NULL && lua_isyieldable(L) && !loop->inner_stuck) return ag_await_future(L, S);
     ag_future *future = lua_touserdata(L, 1);
     ag_task *outer = loop->task;
     bool stopping = loop->stopping;

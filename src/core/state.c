@@ -76,6 +76,30 @@ int ag_new_type(lua_State *L, ag_state *S, const char *name, const luaL_Reg *met
   return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
+void ag_new_class(lua_State *L, ag_state *S, const char *name, const luaL_Reg *methods, lua_CFunction tostring,
+                  lua_CFunction gc, lua_CFunction close) {
+  const struct {
+    const char *name;
+    lua_CFunction function;
+  } events[] = {{"__tostring", tostring}, {"__gc", gc}, {"__close", close}};
+  lua_newtable(L);
+  int metatable = lua_gettop(L);
+  lua_pushstring(L, name);
+  lua_setfield(L, metatable, "__name");
+  for (int i = 0; i < 3; i++) {
+    if (events[i].function == NULL) continue;
+    lua_pushlightuserdata(L, S);
+    lua_pushvalue(L, metatable);
+    lua_pushcclosure(L, events[i].function, 2);
+    lua_setfield(L, metatable, events[i].name);
+  }
+  lua_newtable(L);
+  lua_pushlightuserdata(L, S);
+  lua_pushvalue(L, metatable);
+  luaL_setfuncs(L, methods, 2);
+  lua_setfield(L, metatable, "__index");
+}
+
 void ag_add_methods(lua_State *L, ag_state *S, int type, const luaL_Reg *methods) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, type);
   lua_getfield(L, -1, "__index");

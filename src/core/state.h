@@ -37,9 +37,11 @@ typedef struct ag_state {
   bool contexts_used;  /* some context variable was set */
   uint32_t next_loop, next_task;
   uint32_t cancel_epoch;
+  lua_State *closing; /* the generator that is being closed */
   size_t unstarted; /* coros that nobody has started */
   int mt_future, mt_task, mt_coro, mt_used, mt_handle, mt_loop, mt_watch; /* registry references */
   int mt_context, mt_variable, mt_token;
+  int mt_queues[3];
   const void *id_future, *id_task, *id_coro, *id_used;
   int worker, frame, handler; /* registry references: bodies of threads (step.c, await.c), their message handler */
   int errors;               /* registry reference: class name -> class */
@@ -50,6 +52,7 @@ typedef struct ag_state {
   int causes;               /* registry reference: weak table failed task or gather -> the one its error came from */
   int origins;              /* registry reference: weak table coro -> "file:line" that made it, in debug mode */
   int contexts;             /* registry reference: weak table task or handle -> context */
+  int waiting;              /* registry reference: weak table of generators that wait (see generator.c) */
   int outside;              /* registry reference: the context of code outside tasks */
   lua_Hook saved_hook;      /* while an error is thrown by a hook: the script's own */
   int saved_mask, saved_count;
@@ -71,6 +74,10 @@ void ag_setfuncs(lua_State *L, ag_state *S, const luaL_Reg *lib);
 /* Makes a metatable with the fields [meta], __name and the [methods] as __index; returns a registry reference.
 ** [-0, +0, m] */
 int ag_new_type(lua_State *L, ag_state *S, const char *name, const luaL_Reg *meta, const luaL_Reg *methods);
+/* Pushes a metatable whose functions have the state and the metatable itself as upvalues; any of the last three may
+** be NULL. [-0, +1, m] */
+void ag_new_class(lua_State *L, ag_state *S, const char *name, const luaL_Reg *methods, lua_CFunction tostring,
+                  lua_CFunction gc, lua_CFunction close);
 /* Adds methods to a type. [-0, +0, m] */
 void ag_add_methods(lua_State *L, ag_state *S, int type, const luaL_Reg *methods);
 

@@ -152,8 +152,8 @@ static void end_task(lua_State *L, ag_state *S, ag_task *task, bool failed) {
 static int work_resumed(lua_State *L, int status, lua_KContext context) {
   (void)context;
   ag_state *S = ag_self(L);
-  ag_task *task = S->running != NULL ? S->running->task : NULL;
-  if (task == NULL || task->thread.L != L) return ag_task_hijacked(L, S);
+  ag_task *task = ag_task_here(L, S);
+  if (task == NULL) return ag_task_hijacked(L, S);
   end_task(L, S, task, status != LUA_YIELD);
   return 0;
 }
@@ -201,8 +201,8 @@ static int work(lua_State *L) {
 static int frame_ended(lua_State *L, int status, lua_KContext context) {
   (void)context;
   ag_state *S = ag_self(L);
-  ag_task *task = S->running != NULL ? S->running->task : NULL;
-  if (task == NULL || task->thread.L != L) return ag_task_hijacked(L, S);
+  ag_task *task = ag_task_here(L, S);
+  if (task == NULL) return ag_task_hijacked(L, S);
   task->failed = status != LUA_OK && status != LUA_YIELD;
   return task->failed ? 1 : lua_gettop(L) - 1;
 }
@@ -262,6 +262,7 @@ static void reset_threads(lua_State *L, ag_state *S, ag_task *task) {
 }
 
 void ag_task_lost(lua_State *L, ag_loop *loop, ag_task *task) {
+  ag_link_remove(&task->turn_link);
   finish_failed(L, loop->S, task);
   reset_threads(L, loop->S, task);
 }
@@ -321,6 +322,10 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
   bool was_solo = loop->solo;
   loop->task = task;
   loop->solo = outer != NULL;
+  lua_State *inner = loop->inner;
+  bool stuck = loop->inner_stuck;
+  loop->inner = NULL;
+  loop->inner_stuck = false;
   ag_thread thread;
   int nres;
   S->spoiled = false;
@@ -328,6 +333,8 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
   task = loop->task;
   loop->task = outer;
   loop->solo = was_solo;
+  loop->inner = inner;
+  loop->inner_stuck = stuck;
   if (status == LUA_YIELD) {
     if (!task->parked) stray_yield(L, loop, task, nres);
     return;
@@ -370,6 +377,7 @@ static void detach(ag_state *S, ag_task *task) {
   }
   if (loop != NULL) ag_timer_stop(&loop->timers, &task->timer);
   ag_link_remove(&task->timer.node.link);
+  ag_link_remove(&task->turn_link);
   task->timer.node.run = ag_task_step;
   task->wait = AG_WAIT_NONE;
 }

@@ -7,7 +7,7 @@
 
 #include "core/future.h"
 
-enum ag_wait_kind { AG_WAIT_NONE, AG_WAIT_FUTURE, AG_WAIT_SLEEP, AG_WAIT_OPERATION };
+enum ag_wait_kind { AG_WAIT_NONE, AG_WAIT_FUTURE, AG_WAIT_SLEEP, AG_WAIT_OPERATION, AG_WAIT_TURN };
 
 /* A thread of a task that waits for the one above it to return. */
 typedef struct ag_frame {
@@ -25,7 +25,9 @@ struct ag_task {
   union {
     ag_future *waiting;  /* AG_WAIT_FUTURE: kept alive by its slot */
     ag_wait *operation;  /* AG_WAIT_OPERATION: of a builtin */
+    const char *what;    /* AG_WAIT_TURN: "Lock" and the like */
   };
+  ag_link turn_link;     /* on the wait list of a lock, queue, ... (see waiters.h), from the wait until it runs */
   uint32_t id;           /* Task-<id> */
   uint32_t cancels;      /* requests not taken back */
   bool must_cancel : 1;  /* the next step throws */
@@ -38,6 +40,7 @@ struct ag_task {
   bool raising : 1;      /* an error passes from a thread to the one below */
   bool hijacked : 1;     /* a script resumed its thread by hand */
   uint8_t wait;          /* enum ag_wait_kind */
+  uint8_t turn;          /* enum ag_turn */
   uint8_t depth;         /* coros awaited inline on this thread */
   ag_frame *frames;      /* threads below the one that runs */
 };
@@ -54,6 +57,8 @@ void ag_coro_start(lua_State *L, ag_state *S, int index, int metatable);
 ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs);
 /* Turns the awaitable at [index] into a future in place, scheduling it; raises an argument error. [-0, +0, m] */
 ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg);
+/* Replaces the value at [index] whose metatable has __await by a function that calls that; false: it has none. */
+bool ag_await_method(lua_State *L, int index);
 /* Moves the function of the thread at [index] that was not started into its place. Raises an argument error. */
 void ag_thread_function(lua_State *L, int index, int arg);
 void ag_coro_open_module(lua_State *L, ag_state *S);
@@ -76,12 +81,22 @@ void ag_step_open_module(lua_State *L, ag_state *S);
 
 /* ---- await.c ---- */
 
+/* The task that runs on the calling thread, or NULL: none, or a thread that is not the task's. */
+ag_task *ag_task_here(lua_State *L, const ag_state *S);
 /* Raises unless the calling function may wait in the current task; returns the task. */
 ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what);
 /* Yields; the continuation [k] must begin with ag_task_resumed. Use as `return ag_task_park(...)`. */
 int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KFunction k);
-/* First call of a continuation: throws what waits to be thrown. */
+/* First call of a continuation: ag_task_back, then ag_task_raise. */
 void ag_task_resumed(lua_State *L, ag_state *S);
+/* The task that runs again; raises where its thread was resumed by hand. */
+ag_task *ag_task_back(lua_State *L, ag_state *S);
+/* Throws what waits to be thrown, if something does. */
+static inline void ag_task_raise(lua_State *L, ag_state *S, ag_task *task) {
+  if (!task->must_cancel) return;
+  ag_task_take_throw(L, S, task);
+  lua_error(L);
+}
 /* Waits for the future at index 1. Use as `return ag_await_future(L, S)`. */
 int ag_await_future(lua_State *L, ag_state *S);
 void ag_await_open_module(lua_State *L, ag_state *S);

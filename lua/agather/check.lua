@@ -1,0 +1,59 @@
+-- Checks of arguments, with the messages of Lua's own functions.
+local check = {}
+
+local function fail(position, name, text)
+  error(("bad argument #%d to '%s' (%s)"):format(position, name, text), 4)
+end
+
+-- The name of a value's type: that of its metatable, or Lua's.
+local function type_name(value)
+  local metatable = getmetatable(value)
+  local name = type(metatable) == "table" and rawget(metatable, "__name")
+  return type(name) == "string" and name or type(value)
+end
+
+function check.fail(position, name, text) fail(position, name, text) end
+
+function check.type_name(value) return type_name(value) end
+
+-- A number of seconds, or nil where [optional].
+function check.seconds(value, position, name, optional)
+  if value == nil and optional then return end
+  if type(value) ~= "number" then fail(position, name, "number expected, got " .. type_name(value)) end
+  if value ~= value then fail(position, name, "number expected, got nan") end
+end
+
+function check.callable(value, position, name)
+  if type(value) ~= "function" then fail(position, name, "function expected, got " .. type_name(value)) end
+end
+
+-- What may be awaited: a future, task or coro, a value with __await, a function, a thread.
+function check.is_awaitable(agather, value)
+  return type(value) == "function" or type(value) == "thread" or value ~= nil and agather.is_awaitable(value)
+end
+
+-- A table of options with no other keys than [known].
+function check.options(options, known, position, name)
+  if options == nil then return {} end
+  if type(options) ~= "table" then fail(position, name, "table of options expected, got " .. type_name(options)) end
+  for key in pairs(options) do
+    if not known[key] then fail(position, name, ("unknown option '%s'"):format(tostring(key))) end
+  end
+  return options
+end
+
+-- A list; returns its length, which may stand in .n.
+function check.list(list, position, name)
+  if type(list) ~= "table" then fail(position, name, "list expected, got " .. type_name(list)) end
+  local length = rawget(list, "n")
+  return math.type(length) == "integer" and length or #list
+end
+
+-- A whole number of at least one.
+function check.count(value, position, name, option)
+  if math.type(value) ~= "integer" or value < 1 then
+    fail(position, name, ("option '%s' must be a positive integer, got %s"):format(option, tostring(value)))
+  end
+end
+
+return check
