@@ -1,6 +1,7 @@
 -- agather: asyncio's tasks and gather for Lua. The core is in C; this file is its front: what is written in Lua, and
 -- the submodules, load with their first use.
 local agather = require "agather.core"
+package.loaded["agather.core"] = nil -- so that tracebacks have one name for each function: agather.sleep
 
 -- Submodules: agather.net is require "agather.net".
 local submodules = { net = true, testing = true }

@@ -177,7 +177,7 @@ describe("what stands for a coro", function()
 
   it("is nothing else, and the error names what was given", function()
     virtual(function()
-      local given = { number = 42, string = "x", boolean = true, table = {}, userdata = io.stdout }
+      local given = { number = 42, string = "x", boolean = true, table = {}, ["FILE*"] = io.stdout }
       for kind, value in pairs(given) do
         raises("awaitable expected, got " .. kind, agather.await, value)
         raises("awaitable expected, got " .. kind, agather.create_task, value)
@@ -186,6 +186,15 @@ describe("what stands for a coro", function()
       raises("awaitable expected, got nil", agather.create_task)
       raises("bad argument #1 to 'await'", function() agather.await(42) end)
       raises("bad argument #1 to 'create_task'", function() agather.create_task(42) end)
+    end)
+  end)
+end)
+
+describe("what stands for a coro", function()
+  it("names the kind of userdata that cannot be awaited", function()
+    virtual(function()
+      raises("awaitable expected, got FILE*", agather.await, io.stdout)
+      raises("awaitable expected, got ContextVar", agather.create_task, agather.ContextVar("x"))
     end)
   end)
 end)

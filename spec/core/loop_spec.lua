@@ -215,3 +215,17 @@ describe("loop", function()
     loop:close()
   end)
 end)
+
+describe("a loop", function()
+  it("run_forever, run_until_complete and call_exception_handler refuse what is no loop", function()
+    local output, status = support.script([[
+      local loop = agather.new_event_loop()
+      for _, name in ipairs{ "run_forever", "run_until_complete", "call_exception_handler" } do
+        local ok, err = pcall(loop[name], io.stdout, {})
+        assert(not ok and tostring(err):find("Loop expected, got FILE*", 1, true), name .. ": " .. tostring(err))
+      end
+    ]])
+    assert.equal("", output)
+    assert.equal(0, status)
+  end)
+end)

@@ -456,7 +456,7 @@ describe("Runner", function()
     raises("option 'clock' must be \"virtual\" or \"real\"", agather.Runner, { clock = {} })
     local runner <close> = agather.Runner{ clock = "real" }
     raises("bad argument #1 to 'run' (function or coroutine expected, got no value)", function() runner:run() end)
-    raises("(table expected, got no value)", runner.run)
+    raises("(Runner expected, got no value)", runner.run)
   end)
 end)
 
@@ -568,5 +568,104 @@ describe("SIGINT", function()
     ]])
     assert.equal("", output)
     assert.not_equal(0, status)
+  end)
+end)
+
+local interrupts = [[
+  local function interrupt() io.popen("kill -INT $PPID"):close() end
+  local function show(ok, value)
+    print(ok, value, agather.is_error(value, agather.KeyboardInterrupt))
+  end
+]]
+-- lua5.4 has a SIGINT handler of its own, which gives way to the default with the first signal
+local default = interrupts .. "pcall(function() interrupt() while true do end end)\n"
+
+describe("run, as asyncio has it,", function()
+  it("SIGINT cancels main under the lua5.4 program, whose own handler is in place", function()
+    assert.equal("false\tinterrupted\ttrue\n", (support.script(interrupts .. [[
+      show(pcall(agather.run, function()
+        agather.get_running_loop():call_soon(interrupt)
+        agather.sleep(5)
+      end))
+    ]])))
+  end)
+
+  it("SIGINT during the last step of main does no harm", function()
+    local output, status = support.script(default .. [[
+      show(pcall(agather.run, function() interrupt() return "done" end))
+      print("alive")
+    ]])
+    assert.equal(0, status)
+    assert.truthy(output:find("alive", 1, true))
+  end)
+
+  it("that refuses its main leaves no loop running", function()
+    local output = support.script([[
+      local used = agather.async(function() end)()
+      agather.run(function() agather.await(used) end)
+      local started = coroutine.create(function() coroutine.yield() end)
+      coroutine.resume(started)
+      for _, main in ipairs{ io.stdout, used, started } do
+        pcall(agather.run, main)
+        print(pcall(agather.get_running_loop))
+      end
+    ]])
+    local line = "false\tget_running_loop: no running event loop (call it inside agather.run)\n"
+    assert.equal(line:rep(3), output)
+  end)
+
+  it("names the kind of userdata that is no main", function()
+    local output = support.script([[print(pcall(agather.run, io.stdout))]])
+    assert.equal("false\tbad argument #1 to 'agather.run' (function or coroutine expected, got FILE*)\n", output)
+  end)
+
+  it("a coro runs once: running it again is an error", function()
+    local coro = agather.async(function() return 1 end)()
+    agather.run(coro)
+    raises("cannot reuse already awaited coroutine", agather.run, coro)
+  end)
+
+  it("says that the loop was stopped before main was done", function()
+    local err = raises("Event loop stopped before Future completed.", virtual, function()
+      agather.get_running_loop():stop()
+      agather.sleep(1)
+    end)
+    assert.is_true(agather.is_error(err, agather.RuntimeError))
+  end)
+
+  it("a run in a callback goes on when main ends meanwhile", function()
+    local got
+    virtual(function()
+      agather.get_running_loop():call_soon(function() got = agather.run(agather.sleep, 1, "slept") end)
+      agather.sleep(0)
+      agather.sleep(0)
+    end)
+    assert.equal("slept", got)
+  end)
+
+  it("Runner keeps the context over its runs", function()
+    local variable = agather.ContextVar("variable", "default")
+    local runner <close> = agather.Runner()
+    runner:run(function() variable:set("first run") end)
+    assert.equal("first run", runner:run(function() return variable:get() end))
+    assert.equal("default", variable:get())
+  end)
+
+  it("Runner says which option it does not know", function()
+    raises("unknown option 'clocks' of Runner", agather.Runner, { clocks = "virtual" })
+  end)
+
+  it("Runner's methods refuse what is no Runner", function()
+    local output, status = support.script([[
+      local runner = agather.Runner()
+      for _, name in ipairs{ "run", "get_loop", "close" } do
+        for _, other in ipairs{ { loop = io.stdout }, {} } do
+          local ok, err = pcall(runner[name], other, print)
+          assert(not ok and tostring(err):find("Runner expected"), name .. ": " .. tostring(err))
+        end
+      end
+    ]])
+    assert.equal("", output)
+    assert.equal(0, status)
   end)
 end)

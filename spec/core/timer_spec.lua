@@ -126,3 +126,23 @@ describe("the virtual clock", function()
     assert.same(run(), run())
   end)
 end)
+
+describe("time", function()
+  it("the virtual clock goes on beyond a year", function()
+    local output, status = support.script([[
+      local runner <close> = agather.Runner{ clock = "virtual" }
+      print(runner:run(agather.sleep, 3e7 + 0.1, "awake"))
+    ]])
+    assert.equal(0, status)
+    assert.equal("awake\n", output)
+  end)
+
+  it("a sleep without end does not keep the processor busy", function()
+    local output, status = support.script([[
+      local runner <close> = agather.Runner{ clock = "virtual" }
+      print(agather.is_error(select(2, pcall(runner.run, runner, agather.sleep, math.huge)), agather.DeadlockError))
+    ]])
+    assert.equal(0, status)
+    assert.equal("true\n", output)
+  end)
+end)

@@ -1,6 +1,7 @@
 /* Waiting: a task that is not the only one to run yields here, and nowhere else. Futures and tasks are waited for on
 ** their list; coros and functions run inline in the calling task. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/error.h"
 #include "core/report.h"
@@ -17,16 +18,55 @@ ag_task *ag_task_here(lua_State *L, const ag_state *S) {
   return task;
 }
 
+/* Pushes "file:line: " of the script's function that runs. [-0, +1, m] */
+static const char *push_where(lua_State *L) {
+  lua_Debug ar;
+  for (int level = 0; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline > 0) return lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+  }
+  return lua_pushliteral(L, "");
+}
+
+/* Pushes the name of the C function that stands in the way of a wait, as a traceback names it. [-0, +1, m] */
+static const char *push_c_call(lua_State *L) {
+  static const char prefix[] = "[C]: in ";
+  lua_Debug ar;
+  bool script_seen = false;
+  for (int level = 0; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sn", &ar);
+    if (ar.what[0] != 'C') {
+      script_seen = true;
+      continue;
+    }
+    bool can_yield = ar.name != NULL && (strcmp(ar.name, "pcall") == 0 || strcmp(ar.name, "xpcall") == 0 ||
+                                         strcmp(ar.name, "await") == 0 || strcmp(ar.name, "dofile") == 0);
+    if (!script_seen || can_yield) continue;
+    luaL_traceback(L, L, NULL, level); /* its first line names the function with its table */
+    const char *name = strstr(lua_tostring(L, -1), prefix);
+    if (name == NULL) break;
+    name += sizeof prefix - 1;
+    size_t length = strcspn(name, "\n");
+    const char *quote = memchr(name, '\'', length);
+    if (quote != NULL && strcspn(quote + 1, "'") + (size_t)(quote - name) < length) {
+      name = quote + 1;
+      length = strcspn(name, "'");
+    }
+    return lua_pushlstring(L, name, length);
+  }
+  return lua_pushliteral(L, "a C call");
+}
+
 static int no_task(lua_State *L, ag_state *S, const char *what) {
   if (S->running == NULL || S->running->task == NULL)
     return ag_error_raise(L, S, "RuntimeError", "%s: no running task (call it inside agather.run, in a task)", what);
   if (ag_task_here(L, S) == NULL)
     return ag_error_raise(L, S, "RuntimeError",
                           "%s: cannot wait inside a plain coroutine (use agather.coroutine instead of coroutine)", what);
+  const char *call = push_c_call(L);
   return ag_error_raise(L, S, "RuntimeError",
-                        "%s: cannot wait across a C call (table.sort, string.gsub, tostring, require, ...): "
-                        "wait before or after it",
-                        what);
+                        "%s%s: cannot wait across %s: a C function cannot be suspended, wait before or after it",
+                        push_where(L), what, call);
 }
 
 ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what) {
@@ -157,7 +197,7 @@ static int await(lua_State *L) {
   if (lua_type(L, 1) == LUA_TTHREAD) ag_thread_function(L, 1, 1);
   if (lua_type(L, 1) != LUA_TFUNCTION) ag_await_method(L, 1);
   if (lua_type(L, 1) != LUA_TFUNCTION)
-    return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected, got %s", luaL_typename(L, 1)));
+    return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected, got %s", ag_type_name(L, 1)));
   return call_inline(L, S, ag_task_check(L, S, "await"), 0, 0);
 }
 

@@ -64,10 +64,7 @@ static void set_context(lua_State *L, ag_state *S, int index) {
 
 void ag_context_inherit(lua_State *L, ag_state *S, int index) {
   index = lua_absindex(L, index);
-  push_current(L, S);
-  lua_getiuservalue(L, -1, 1);
-  new_context(L, S);
-  lua_remove(L, -2);
+  ag_context_copy(L, S);
   set_context(L, S, index);
 }
 
@@ -82,7 +79,7 @@ static context *to_context(lua_State *L, ag_state *S, int index) {
 
 void ag_context_check(lua_State *L, ag_state *S, int index, int arg) {
   if (to_context(L, S, index) == NULL)
-    luaL_argerror(L, arg, lua_pushfstring(L, "option 'context' must be a Context, got %s", luaL_typename(L, index)));
+    luaL_argerror(L, arg, lua_pushfstring(L, "option 'context' must be a Context, got %s", ag_type_name(L, index)));
 }
 
 void ag_context_give(lua_State *L, ag_state *S, int index) { set_context(L, S, lua_absindex(L, index)); }
@@ -264,12 +261,16 @@ static context *check_context(lua_State *L) {
   return c;
 }
 
-/* copy_context(): a copy of the current context. */
-static int copy_context(lua_State *L) {
-  ag_state *S = ag_self(L);
+void ag_context_copy(lua_State *L, ag_state *S) {
   push_current(L, S);
   lua_getiuservalue(L, -1, 1);
   new_context(L, S);
+  lua_remove(L, -2);
+}
+
+/* copy_context(): a copy of the current context. */
+static int copy_context(lua_State *L) {
+  ag_context_copy(L, ag_self(L));
   return 1;
 }
 

@@ -7,6 +7,8 @@
 
 /* Gives the task or handle at [index] a copy of the current context. Call only when S->contexts_used. [-0, +0, m] */
 void ag_context_inherit(lua_State *L, ag_state *S, int index);
+/* Pushes a copy of the current context. [-0, +1, m] */
+void ag_context_copy(lua_State *L, ag_state *S);
 /* Raises an argument error for [arg] unless the value at [index] is a context. */
 void ag_context_check(lua_State *L, ag_state *S, int index, int arg);
 /* Gives the task at [index] the very context on top. [-1, +0, m] */

@@ -82,6 +82,16 @@ ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs) {
   return task;
 }
 
+bool ag_awaitable(lua_State *L, ag_state *S, int index) {
+  bool used;
+  int type = lua_type(L, index);
+  if (type == LUA_TFUNCTION || type == LUA_TTHREAD) return true;
+  if (ag_future_to(L, S, index) != NULL || ag_coro_to(L, S, index, &used) != NULL) return true;
+  if (luaL_getmetafield(L, index, "__await") == LUA_TNIL) return false;
+  lua_pop(L, 1);
+  return true;
+}
+
 void ag_thread_function(lua_State *L, int index, int arg) {
   lua_State *co = lua_tothread(L, index);
   luaL_argcheck(L, lua_status(co) == LUA_OK && lua_gettop(co) == 1 && lua_isfunction(co, 1), arg,
@@ -137,7 +147,7 @@ ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg) {
   }
   ag_task *task = ag_coro_to(L, S, index, &used);
   if (task == NULL && ag_await_method(L, index)) return ag_ensure_future(L, loop, index, arg);
-  if (task == NULL) luaL_argerror(L, arg, lua_pushfstring(L, "awaitable expected, got %s", luaL_typename(L, index)));
+  if (task == NULL) luaL_argerror(L, arg, lua_pushfstring(L, "awaitable expected, got %s", ag_type_name(L, index)));
   if (used) ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
   if (S->contexts_used) ag_context_inherit(L, S, index);
   lua_pushvalue(L, index);

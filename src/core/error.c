@@ -11,6 +11,9 @@ static const char *const class_names[] = {"CancelledError",     "TimeoutError", 
 /* Marks the classes: a table is a class when it holds this key. */
 static const char class_mark = 0;
 
+/* Marks the object of a nil that was raised. */
+static const char nil_mark = 0;
+
 static bool is_class(lua_State *L, int index) {
   if (lua_type(L, index) != LUA_TTABLE) return false;
   bool found = lua_rawgetp(L, index, &class_mark) != LUA_TNIL;
@@ -25,7 +28,7 @@ static int error_tostring(lua_State *L) {
     lua_rawget(L, 1);
   else
     lua_pushnil(L);
-  if (lua_isnil(L, -1) || (lua_isstring(L, -1) && lua_rawlen(L, -1) == 0)) {
+  if (lua_isnil(L, -1) || (lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) == 0)) {
     luaL_getmetafield(L, 1, "__name");
     return 1;
   }
@@ -38,6 +41,8 @@ static int error_index(lua_State *L) {
   const char *key = lua_tostring(L, 2);
   if (key != NULL && key[0] == 'v' && lua_compare(L, 2, lua_upvalueindex(1), LUA_OPEQ)) {
     lua_settop(L, 1);
+    if (lua_rawgetp(L, 1, &nil_mark) != LUA_TNIL) lua_pushnil(L);
+    else lua_settop(L, 1);
     return 1;
   }
   lua_getmetatable(L, 1);
@@ -199,10 +204,23 @@ int ag_error_raise(lua_State *L, ag_state *S, const char *name, const char *form
   return lua_error(L);
 }
 
+static int to_text(lua_State *L) {
+  luaL_tolstring(L, 1, NULL);
+  return 1;
+}
+
 void ag_error_message(lua_State *L, int index) {
-  if (lua_type(L, index) == LUA_TSTRING || luaL_getmetafield(L, index, "__tostring") != LUA_TNIL) {
-    if (lua_type(L, index) != LUA_TSTRING) lua_pop(L, 1);
+  if (lua_isstring(L, index)) {
     luaL_tolstring(L, index, NULL);
+  } else if (luaL_getmetafield(L, index, "__tostring") != LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_pushcfunction(L, to_text); /* the script's own, which may fail */
+    lua_pushvalue(L, index);
+    lua_pcall(L, 1, 1, 0);
+    if (lua_type(L, -1) != LUA_TSTRING) {
+      lua_pop(L, 1);
+      lua_pushliteral(L, "(error object that has no text)");
+    }
   } else {
     lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, index));
   }
@@ -215,28 +233,44 @@ void ag_error_wrap(lua_State *L, ag_state *S, int index) {
     return;
   }
   if (is_class(L, index)) { /* raise(Class) is raise(Class()) */
-    lua_pushcfunction(L, class_call);
     lua_pushvalue(L, index);
-    lua_call(L, 1, 1);
+    ag_error_normalize(L, -1);
     return;
   }
-  if (lua_type(L, index) == LUA_TSTRING)
-    lua_pushvalue(L, index);
-  else
-    lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, index));
+  ag_error_message(L, index);
   ag_error_push(L, S, "Error");
+  if (lua_isnil(L, index)) {
+    lua_pushboolean(L, true);
+    lua_rawsetp(L, -2, &nil_mark);
+    return;
+  }
   lua_pushvalue(L, index);
   lua_setfield(L, -2, "value");
+}
+
+void ag_error_normalize(lua_State *L, int index) {
+  if (!is_class(L, index)) return;
+  index = lua_absindex(L, index);
+  lua_pushcfunction(L, class_call);
+  lua_pushvalue(L, index);
+  lua_call(L, 1, 1);
+  lua_replace(L, index);
 }
 
 void ag_error_unwrap(lua_State *L) {
   if (lua_type(L, -1) != LUA_TTABLE) return;
   lua_pushliteral(L, "value");
   lua_rawget(L, -2);
-  if (lua_isnil(L, -1))
+  if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
-  else
-    lua_remove(L, -2);
+    if (lua_rawgetp(L, -1, &nil_mark) == LUA_TNIL) {
+      lua_pop(L, 1);
+      return;
+    }
+    lua_pushnil(L);
+    lua_replace(L, -2);
+  }
+  lua_remove(L, -2);
 }
 
 void ag_errors_open(lua_State *L, ag_state *S) {

@@ -15,6 +15,8 @@ int ag_error_raise(lua_State *L, ag_state *S, const char *name, const char *form
 bool ag_error_is(lua_State *L, ag_state *S, int index, const char *name);
 /* Pushes the error object for the raised value at [index]: itself, or one that wraps it. [-0, +1, m] */
 void ag_error_wrap(lua_State *L, ag_state *S, int index);
+/* Replaces an error class at [index] by an object of it: raising one is raising the other. [-0, +0, m] */
+void ag_error_normalize(lua_State *L, int index);
 /* Replaces the error object on top by the value that was raised. [-1, +1, -] */
 void ag_error_unwrap(lua_State *L);
 /* Pushes the message of any value. [-0, +1, m] */

@@ -122,16 +122,14 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
   for (lua_Integer i = 1; i <= count; i++) {
     lua_rawgeti(L, list, i);
     int top = lua_gettop(L);
-    ag_future *future = ag_future_to(L, S, top);
-    if (future == NULL && lua_type(L, top) != LUA_TFUNCTION && lua_type(L, top) != LUA_TTHREAD &&
-        (lua_type(L, top) != LUA_TUSERDATA)) {
+    if (!ag_awaitable(L, S, top)) {
+      const char *kind = ag_type_name(L, top);
       if (arguments && lua_istable(L, top))
         return luaL_argerror(L, (int)i, "awaitable expected, got a table (for a list use agather.gather_list)");
-      if (arguments)
-        return luaL_argerror(L, (int)i, lua_pushfstring(L, "awaitable expected, got %s", luaL_typename(L, top)));
-      return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected at place %d of the list, got %s", (int)i,
-                                                 luaL_typename(L, top)));
+      if (arguments) return luaL_argerror(L, (int)i, lua_pushfstring(L, "awaitable expected, got %s", kind));
+      return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected at place %d of the list, got %s", (int)i, kind));
     }
+    lua_settop(L, top);
     lua_pop(L, 1);
   }
   size_t size = sizeof(ag_gather) + (size_t)count * sizeof(ag_gather_child);

@@ -61,8 +61,8 @@ ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug) {
 /* ---- running ---- */
 
 static void due_timers(ag_loop *loop) {
-  double now = ag_loop_time(loop) + 1e-9;
-  while (loop->timers.count > 0 && loop->timers.heap[0].when < now)
+  double now = ag_loop_time(loop);
+  while (loop->timers.count > 0 && (loop->timers.heap[0].when <= now || loop->timers.heap[0].when < now + 1e-9))
     ag_loop_ready(loop, &ag_timer_pop(&loop->timers)->node);
 }
 
@@ -94,7 +94,7 @@ static int run_ready(lua_State *L) {
       lua_settop(L, 0);
     }
     loop->runs = NULL;
-    if (once || loop->stopping || loop->suspects || loop->interrupts != 0 || ag_list_empty(&loop->ready)) return 0;
+    if (once || loop->stopping || (loop->until != NULL && *loop->until) || loop->suspects || loop->interrupts != 0 || ag_list_empty(&loop->ready)) return 0;
     begin_iteration(loop);
   }
 }
@@ -102,7 +102,7 @@ static int run_ready(lua_State *L) {
 /* Blocks until something may be ready. False: nothing can ever come. */
 static bool wait_for_work(ag_loop *loop) {
   ag_poller *poller = loop->poller;
-  if (loop->timers.count == 0) {
+  if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when)) { /* a deadline that never comes is none */
     if (!poller->alive(poller)) return false;
     poller->wait(poller, -1);
     return true;
@@ -160,32 +160,39 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
   return true;
 }
 
-void ag_loop_run(lua_State *L, ag_loop *loop, bool deadlock) {
-  loop->stopping = false;
-  while (!loop->stopping) {
-    if (!ag_loop_iterate(L, loop, true, false)) {
-      if (deadlock) return;
-      loop->poller->wait(loop->poller, -1); /* run_forever: only a signal or stop can end this */
-    }
+bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until) {
+  while (!loop->stopping && (until == NULL || !*until)) {
+    const bool *outer = loop->until;
+    loop->until = until;
+    bool alive = ag_loop_iterate(L, loop, true, false);
+    loop->until = outer;
+    if (alive) continue;
+    if (until != NULL) return false;
+    loop->poller->wait(loop->poller, -1); /* run_forever: only a signal or another thread can end this */
   }
-  loop->stopping = false;
+  return true;
 }
 
 static void answer_interrupts(lua_State *L, ag_loop *loop) {
+  ag_state *S = loop->S;
   int n = loop->interrupts;
-  if (n == 1 && !loop->interrupted && loop->main != 0) {
-    loop->interrupted = true;
-    ag_push_kept(L, loop->S, loop->main);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, loop->S->cancelled);
-    ag_cancel(L, loop->S, -2);
+  if (n == 1 && loop->interrupted) return; /* the main task has been told */
+  if (n == 1 && loop->main != 0) {
+    ag_push_kept(L, S, loop->main);
+    ag_future *future = lua_touserdata(L, -1);
+    if (future->status == AG_PENDING) {
+      loop->interrupted = true;
+      lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
+      ag_cancel(L, S, -2);
+      lua_pop(L, 1);
+      return;
+    }
     lua_pop(L, 1);
   }
-  if (n >= 2) {
-    loop->interrupts = 0;
-    lua_pushliteral(L, "interrupted");
-    ag_error_push(L, loop->S, "KeyboardInterrupt");
-    lua_error(L);
-  }
+  loop->interrupts = 0;
+  lua_pushliteral(L, "interrupted");
+  ag_error_push(L, S, "KeyboardInterrupt");
+  lua_error(L);
 }
 
 /* Ends what still belongs to the loop: tasks are reported, everything is let go of. */
@@ -201,7 +208,7 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
       ag_link_remove(&handle->timer.node.link);
       ag_handle_release(L, S, handle);
     } else if (future != NULL && future->loop == loop->id && future->kind == AG_TASK) {
-      if (future->status != AG_PENDING) continue;
+      if (future->status != AG_PENDING || future->slot != i) continue;
       if (!S->closed) {
         lua_pushnil(L);
         ag_report(L, loop, "Task was destroyed but it is pending!", -2);
@@ -242,7 +249,7 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
 
 /* ---- methods ---- */
 
-static ag_loop *check_loop(lua_State *L) {
+ag_loop *ag_loop_check_self(lua_State *L) {
   ag_state *S = ag_self(L);
   void *p = lua_touserdata(L, 1);
   if (p != NULL && lua_getmetatable(L, 1)) {
@@ -256,7 +263,7 @@ static ag_loop *check_loop(lua_State *L) {
 }
 
 ag_loop *ag_loop_check_open(lua_State *L) {
-  ag_loop *loop = check_loop(L);
+  ag_loop *loop = ag_loop_check_self(L);
   if (loop->closed) ag_error_raise(L, loop->S, "RuntimeError", "Event loop is closed");
   return loop;
 }
@@ -273,7 +280,7 @@ void ag_loop_set_poller(ag_loop *loop, ag_poller *poller) {
 ag_loop *ag_running_loop(lua_State *L, const char *what) { return ag_loop_check(L, ag_state_open(L), what); }
 
 static int loop_time(lua_State *L) {
-  lua_pushnumber(L, ag_loop_time(check_loop(L)));
+  lua_pushnumber(L, ag_loop_time(ag_loop_check_self(L)));
   return 1;
 }
 
@@ -284,22 +291,22 @@ static int loop_create_future(lua_State *L) {
 }
 
 static int loop_stop(lua_State *L) {
-  check_loop(L)->stopping = true;
+  ag_loop_check_self(L)->stopping = true;
   return 0;
 }
 
 static int loop_is_running(lua_State *L) {
-  lua_pushboolean(L, check_loop(L)->running);
+  lua_pushboolean(L, ag_loop_check_self(L)->running);
   return 1;
 }
 
 static int loop_is_closed(lua_State *L) {
-  lua_pushboolean(L, check_loop(L)->closed);
+  lua_pushboolean(L, ag_loop_check_self(L)->closed);
   return 1;
 }
 
 static int loop_close(lua_State *L) {
-  ag_loop *loop = check_loop(L);
+  ag_loop *loop = ag_loop_check_self(L);
   if (loop->running) return ag_error_raise(L, loop->S, "RuntimeError", "Cannot close a running event loop");
   if (!loop->closed) {
     ag_report_suspects(L, loop, true);
@@ -318,12 +325,12 @@ static int loop_gc(lua_State *L) {
 }
 
 static int loop_set_debug(lua_State *L) {
-  check_loop(L)->debug = lua_toboolean(L, 2);
+  ag_loop_check_self(L)->debug = lua_toboolean(L, 2);
   return 0;
 }
 
 static int loop_get_debug(lua_State *L) {
-  lua_pushboolean(L, check_loop(L)->debug);
+  lua_pushboolean(L, ag_loop_check_self(L)->debug);
   return 1;
 }
 
@@ -353,7 +360,7 @@ static int new_event_loop(lua_State *L) {
 }
 
 static int loop_tostring(lua_State *L) {
-  ag_loop *loop = check_loop(L);
+  ag_loop *loop = ag_loop_check_self(L);
   lua_pushfstring(L, "<Loop %s>", loop->closed ? "closed" : loop->running ? "running" : "idle");
   return 1;
 }

@@ -25,7 +25,8 @@ struct ag_loop {
   double looked;           /* when the poller was last asked while tasks were ready */
   volatile int interrupts; /* SIGINTs not yet answered */
   bool interrupted;        /* the main task was cancelled because of one */
-  int main;                /* slot of the main task of run, or 0 */
+  int main;                /* a slot of its own for the main task of run, or 0 */
+  const bool *until;       /* ends the innermost ag_loop_run */
   bool has_io;             /* the poller is not the built-in one */
   bool suspects;           /* something failed that nobody waits for: look whether it is reachable */
   double collected, collection; /* when the last such collection ended, how long it took; seconds */
@@ -39,14 +40,17 @@ double ag_loop_time(const ag_loop *loop);
 ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug);
 /* The loop that is not closed and has this id, or NULL. */
 ag_loop *ag_loop_find(ag_state *S, uint32_t id);
-/* Runs until [node] (a stop node) or loop:stop ran. Raises KeyboardInterrupt and DeadlockError where [deadlock]. */
-void ag_loop_run(lua_State *L, ag_loop *loop, bool deadlock);
+/* Runs until [*until] becomes true at the end of an iteration (NULL: for ever), or loop:stop was called.
+** False: nothing can ever happen again. Raises KeyboardInterrupt. */
+bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until);
 /* Iterations while something is ready, or just [once]; blocks first when [block] and nothing is ready.
 ** False: nothing can ever happen again. */
 bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once);
 void ag_loop_close(lua_State *L, ag_loop *loop);
 void ag_loop_open_module(lua_State *L, ag_state *S);
-/* The loop at index 1; raises unless it is an open one. */
+/* The loop at index 1; raises unless it is one. */
+ag_loop *ag_loop_check_self(lua_State *L);
+/* The same, and it must be open. */
 ag_loop *ag_loop_check_open(lua_State *L);
 /* The running loop; raises "no running event loop" naming [what]. */
 ag_loop *ag_loop_check(lua_State *L, ag_state *S, const char *what);

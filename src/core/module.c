@@ -1,8 +1,8 @@
 /* luaopen_agather_core: nothing but the table of names. */
-#include "core/chain.h"
-#include "core/context.h"
 #include <unistd.h>
 
+#include "core/chain.h"
+#include "core/context.h"
 #include "core/error.h"
 #include "core/future.h"
 #include "core/gather.h"
@@ -26,6 +26,10 @@ static int is_terminal(lua_State *L) {
 
 int luaopen_agather_core(lua_State *L) {
   ag_state *S = ag_state_open(L);
+  if (S->module != 0) { /* opened before, perhaps under another name */
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->module);
+    return 1;
+  }
   lua_newtable(L);
   ag_errors_open(L, S);
   ag_chain_open(L, S);
@@ -49,5 +53,7 @@ int luaopen_agather_core(lua_State *L) {
   lua_setfield(L, -2, "isatty");
   lua_pushliteral(L, AG_VERSION);
   lua_setfield(L, -2, "_VERSION");
+  lua_pushvalue(L, -1);
+  S->module = luaL_ref(L, LUA_REGISTRYINDEX);
   return 1;
 }

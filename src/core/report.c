@@ -13,7 +13,8 @@ typedef struct watch {
 
 static void print_context(lua_State *L, int context) {
   lua_getfield(L, context, "message");
-  fprintf(stderr, "%s\n", lua_tostring(L, -1));
+  const char *message = lua_tostring(L, -1);
+  fprintf(stderr, "%s\n", message != NULL ? message : "Unhandled exception in event loop");
   lua_getfield(L, context, "task");
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
@@ -210,8 +211,7 @@ void ag_report_suspects(lua_State *L, ag_loop *loop, bool all) {
 }
 
 static int loop_call_exception_handler(lua_State *L) {
-  ag_loop *loop = lua_touserdata(L, 1);
-  luaL_argcheck(L, loop != NULL, 1, "Loop expected");
+  ag_loop *loop = ag_loop_check_self(L);
   luaL_checktype(L, 2, LUA_TTABLE);
   lua_settop(L, 2);
   handle(L, loop);

@@ -3,8 +3,11 @@
 
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "core/chain.h"
+#include "core/context.h"
 #include "core/error.h"
 #include "core/report.h"
 #include "core/task.h"
@@ -37,28 +40,38 @@ typedef struct stop_node {
 } stop_node;
 
 static void stop_run(ag_loop *loop, lua_State *L, ag_node *node) {
-  (void)L;
+  (void)loop, (void)L;
   ag_container(node, stop_node, node)->reached = true;
-  loop->stopping = true;
 }
 
+/* Protected: 1 loop, 2 flag. Returns whether it did not end in a deadlock. */
 static int run_loop(lua_State *L) {
-  ag_loop_run(L, lua_touserdata(L, 1), true);
-  return 0;
+  lua_pushboolean(L, ag_loop_run(L, lua_touserdata(L, 1), lua_touserdata(L, 2)));
+  return 1;
 }
 
-/* Runs the loop until the future at [index] is done; false: a deadlock. Raises KeyboardInterrupt. */
-static bool run_until(lua_State *L, ag_loop *loop, int index) {
+static void push_waits(lua_State *L, ag_loop *loop);
+
+/* Runs the loop until the future at [index] is done. Raises DeadlockError, RuntimeError when the loop was stopped,
+** KeyboardInterrupt. */
+static void run_until(lua_State *L, ag_loop *loop, int index) {
   ag_future *future = lua_touserdata(L, index);
   stop_node stop = {{{NULL, NULL}, stop_run}, false};
   ag_link_init(&stop.node.link);
   lua_pushcfunction(L, run_loop);
   lua_pushlightuserdata(L, loop);
+  lua_pushlightuserdata(L, &stop.reached);
   ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &stop.node.link);
-  int status = lua_pcall(L, 1, 0, 0);
+  int status = lua_pcall(L, 2, 1, 0);
   ag_link_remove(&stop.node.link);
   if (status != LUA_OK) lua_error(L);
-  return future->status != AG_PENDING || stop.reached;
+  bool alive = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  if (future->status != AG_PENDING) return;
+  if (alive) ag_error_raise(L, loop->S, "RuntimeError", "Event loop stopped before Future completed.");
+  push_waits(L, loop);
+  ag_error_push(L, loop->S, "DeadlockError");
+  lua_error(L);
 }
 
 /* Pushes a line for each pending task: who waits for what. */
@@ -70,7 +83,8 @@ static void push_waits(lua_State *L, ag_loop *loop) {
   for (int i = 1; i <= S->top_slot; i++) {
     ag_push_kept(L, S, i);
     ag_future *future = ag_future_to(L, S, -1);
-    if (future == NULL || future->kind != AG_TASK || future->status != AG_PENDING || future->loop != loop->id) {
+    if (future == NULL || future->kind != AG_TASK || future->slot != i || future->status != AG_PENDING ||
+        future->loop != loop->id) {
       lua_pop(L, 1);
       continue;
     }
@@ -131,7 +145,8 @@ static lua_Integer push_pending(lua_State *L, ag_loop *loop) {
   for (int i = 1; i <= S->top_slot; i++) {
     ag_push_kept(L, S, i);
     ag_future *future = ag_future_to(L, S, -1);
-    if (future != NULL && future->kind == AG_TASK && future->status == AG_PENDING && future->loop == loop->id)
+    if (future != NULL && future->kind == AG_TASK && future->slot == i && future->status == AG_PENDING &&
+        future->loop == loop->id)
       lua_rawseti(L, -2, ++n);
     else
       lua_pop(L, 1);
@@ -190,13 +205,8 @@ static void leave(ag_state *S, ag_loop *loop) {
 static int main_phase(lua_State *L) {
   ag_state *S = ag_self(L);
   ag_loop *loop = lua_touserdata(L, 1);
-  if (!run_until(L, loop, 2)) {
-    push_waits(L, loop);
-    ag_error_push(L, S, "DeadlockError");
-    return lua_error(L);
-  }
+  run_until(L, loop, 2);
   ag_future *future = lua_touserdata(L, 2);
-  if (future->status == AG_PENDING) return ag_error_raise(L, S, "RuntimeError", "Event loop stopped before Future completed.");
   if (loop->interrupted && future->status == AG_CANCELLED) {
     lua_pushliteral(L, "interrupted");
     ag_error_push(L, S, "KeyboardInterrupt");
@@ -232,10 +242,23 @@ static int protected_phase(lua_State *L, ag_state *S, lua_CFunction phase, int b
   return lua_pcall(L, lua_gettop(L) - base - 1, LUA_MULTRET, 0);
 }
 
-/* The loop is at [loop_index]; main and its arguments are what lies above [base]. Leaves results or the error. */
-static int run_main(lua_State *L, ag_state *S, int loop_index, int base) {
+/* Whether SIGINT is ours to answer: on the process's first thread, where nobody ignores it. As asyncio replaces
+** Python's own handler, this replaces that of the lua program; the one before comes back at the end. */
+static bool catch_interrupts(ag_loop *loop, struct sigaction *before) {
+  if (interrupted_loop != NULL || getpid() != (pid_t)syscall(SYS_gettid)) return false;
+  if (sigaction(SIGINT, NULL, before) != 0 || before->sa_handler == SIG_IGN) return false;
+  struct sigaction ours;
+  memset(&ours, 0, sizeof ours);
+  ours.sa_handler = on_interrupt;
+  sigemptyset(&ours.sa_mask);
+  interrupted_loop = loop;
+  return sigaction(SIGINT, &ours, NULL) == 0;
+}
+
+/* The loop is at [loop_index]; main and its arguments are what lies above [base], checked before. Leaves results or
+** the error. [context]: index of the context to run main in, or 0. */
+static int run_main(lua_State *L, ag_state *S, int loop_index, int base, int context) {
   ag_loop *loop = lua_touserdata(L, loop_index);
-  enter(S, loop);
   int nargs = lua_gettop(L) - base - 1;
   if (lua_type(L, base + 1) == LUA_TFUNCTION) {
     ag_task_spawn(L, loop, nargs);
@@ -243,35 +266,42 @@ static int run_main(lua_State *L, ag_state *S, int loop_index, int base) {
     lua_settop(L, base + 1);
     ag_ensure_future(L, loop, base + 1, 1);
   }
-  ag_future *future = lua_touserdata(L, base + 1);
-  loop->main = future->slot;
-  loop->interrupts = 0;
-  loop->interrupted = false;
-  struct sigaction ours, before;
-  bool handled = false;
-  if (interrupted_loop == NULL && sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler == SIG_DFL) {
-    memset(&ours, 0, sizeof ours);
-    ours.sa_handler = on_interrupt;
-    sigemptyset(&ours.sa_mask);
-    interrupted_loop = loop;
-    handled = sigaction(SIGINT, &ours, NULL) == 0;
+  if (context != 0) {
+    lua_pushvalue(L, context);
+    ag_context_give(L, S, base + 1);
   }
+  lua_pushvalue(L, base + 1);
+  loop->main = ag_keep(L, S);
+  loop->interrupts = 0;
+  loop->interrupted = loop->stopping = false;
+  enter(S, loop);
+  struct sigaction before;
+  bool caught = catch_interrupts(loop, &before);
   lua_pushvalue(L, loop_index);
   lua_insert(L, base + 1);
   int status = protected_phase(L, S, main_phase, base);
-  if (handled) {
+  if (caught) {
     sigaction(SIGINT, &before, NULL);
     interrupted_loop = NULL;
   }
+  loop->stopping = false;
+  int slot = loop->main;
   loop->main = 0;
+  ag_drop(L, S, slot);
   leave(S, loop);
   return status;
 }
 
-static void check_main(lua_State *L, ag_state *S, int arg) {
-  int type = lua_type(L, arg);
-  if (type != LUA_TFUNCTION && type != LUA_TTHREAD && type != LUA_TUSERDATA)
-    luaL_argerror(L, arg, lua_pushfstring(L, "function or coroutine expected, got %s", luaL_typename(L, arg)));
+/* What may be a main: a function, a thread or coro that was not started; a future where [futures]. */
+static void check_main(lua_State *L, ag_state *S, int arg, bool futures) {
+  bool used = false;
+  if (!ag_awaitable(L, S, arg)) {
+    const char *kind = lua_isnone(L, arg) ? "no value" : ag_type_name(L, arg);
+    luaL_argerror(L, arg, lua_pushfstring(L, "function or coroutine expected, got %s", kind));
+  }
+  if ((ag_coro_to(L, S, arg, &used) != NULL && used) || (!futures && ag_future_to(L, S, arg) != NULL))
+    ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
+  if (lua_type(L, arg) == LUA_TTHREAD) ag_thread_function(L, arg, arg);
 }
 
 static void shut_down(lua_State *L, ag_state *S, int loop_index) {
@@ -285,108 +315,136 @@ static void shut_down(lua_State *L, ag_state *S, int loop_index) {
   ag_loop_close(L, loop);
 }
 
+/* Protected: 1 loop, 2 future. */
+static int pump(lua_State *L) {
+  run_until(L, lua_touserdata(L, 1), 2);
+  return 0;
+}
+
+/* Inside a running loop: main is a task, and this task waits for it. Where the caller cannot yield, the loop runs
+** re-entrantly until main is done. */
+static int run_nested(lua_State *L, ag_state *S) {
+  ag_loop *loop = S->running;
+  if (lua_type(L, 1) == LUA_TFUNCTION)
+    ag_task_spawn(L, loop, lua_gettop(L) - 1);
+  else
+    ag_ensure_future(L, loop, 1, 1);
+  lua_settop(L, 1);
+  if (ag_task_here(L, S) != NULL && lua_isyieldable(L) && !loop->inner_stuck) return ag_await_future(L, S);
+  ag_task *outer = loop->task;
+  loop->task = NULL;
+  lua_pushcfunction(L, pump);
+  lua_pushlightuserdata(L, loop);
+  lua_pushvalue(L, 1);
+  int status = lua_pcall(L, 2, 0, 0);
+  loop->task = outer;
+  if (status != LUA_OK) return lua_error(L);
+  return ag_future_results(L, S, 1);
+}
+
 /* run(main, ...): a new loop, main as its main task, then the shutdown. asyncio.run, 3.11. */
 static int run(lua_State *L) {
   ag_state *S = ag_self(L);
-  check_main(L, S, 1);
-  if (S->running != NULL) {
-    ag_loop *loop = S->running;
-    if (lua_type(L, 1) == LUA_TFUNCTION) {
-      ag_task_spawn(L, loop, lua_gettop(L) - 1);
-    } else {
-      ag_ensure_future(L, loop, 1, 1);
-    }
-    lua_settop(L, 1);
-    if (ag_task_here(L, S) != NULL && lua_isyieldable(L) && !loop->inner_stuck) return ag_await_future(L, S);
-    ag_future *future = lua_touserdata(L, 1);
-    ag_task *outer = loop->task;
-    bool stopping = loop->stopping;
-    loop->task = NULL;
-    bool done = run_until(L, loop, 1);
-    loop->task = outer;
-    loop->stopping = stopping;
-    if (!done || future->status == AG_PENDING) {
-      push_waits(L, loop);
-      ag_error_push(L, S, "DeadlockError");
-      return lua_error(L);
-    }
-    return ag_future_results(L, S, 1);
-  }
+  check_main(L, S, 1, false);
+  if (S->running != NULL) return run_nested(L, S);
   ag_loop_new(L, S, false, false);
   lua_insert(L, 1);
-  int status = run_main(L, S, 1, 1);
+  int status = run_main(L, S, 1, 1, 0);
   shut_down(L, S, 1);
   if (status != LUA_OK) return lua_error(L);
   return lua_gettop(L) - 1;
 }
 
+static void check_not_running(lua_State *L, ag_state *S) {
+  if (S->running != NULL) ag_error_raise(L, S, "RuntimeError", "This event loop is already running");
+}
+
 /* loop:run_until_complete(aw) */
 static int loop_run_until_complete(lua_State *L) {
   ag_state *S = ag_self(L);
-  ag_loop *loop = lua_touserdata(L, 1);
-  luaL_argcheck(L, loop != NULL, 1, "Loop expected");
-  if (loop->closed) return ag_error_raise(L, S, "RuntimeError", "Event loop is closed");
-  if (S->running != NULL) return ag_error_raise(L, S, "RuntimeError", "This event loop is already running");
-  check_main(L, S, 2);
+  ag_loop_check_open(L);
+  check_not_running(L, S);
+  check_main(L, S, 2, true);
   lua_settop(L, 2);
-  int status = run_main(L, S, 1, 1);
+  int status = run_main(L, S, 1, 1, 0);
   if (status != LUA_OK) return lua_error(L);
   return lua_gettop(L) - 1;
 }
 
 static int forever_phase(lua_State *L) {
-  ag_loop_run(L, lua_touserdata(L, 1), false);
+  ag_loop_run(L, lua_touserdata(L, 1), NULL);
   return 0;
 }
 
 /* loop:run_forever(): until loop:stop(). */
 static int loop_run_forever(lua_State *L) {
   ag_state *S = ag_self(L);
-  ag_loop *loop = lua_touserdata(L, 1);
-  luaL_argcheck(L, loop != NULL, 1, "Loop expected");
-  if (loop->closed) return ag_error_raise(L, S, "RuntimeError", "Event loop is closed");
-  if (S->running != NULL) return ag_error_raise(L, S, "RuntimeError", "This event loop is already running");
+  ag_loop *loop = ag_loop_check_open(L);
+  check_not_running(L, S);
   lua_settop(L, 1);
   lua_pushvalue(L, 1);
   enter(S, loop);
   int status = protected_phase(L, S, forever_phase, 1);
+  loop->stopping = false;
   leave(S, loop);
   return status == LUA_OK ? 0 : lua_error(L);
 }
 
 /* ---- Runner: a table {loop = , ...} with the methods below ---- */
 
+/* Pushes the runner's loop; raises unless 1 is a Runner. */
 static ag_loop *runner_loop(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
+  bool ours = lua_istable(L, 1) && lua_getmetatable(L, 1) && lua_rawequal(L, -1, lua_upvalueindex(2));
+  if (!ours) luaL_argerror(L, 1, lua_pushfstring(L, "Runner expected, got %s", ag_type_name(L, 1)));
   lua_getfield(L, 1, "loop");
-  ag_loop *loop = lua_touserdata(L, -1);
-  if (loop == NULL || loop->closed) ag_error_raise(L, ag_self(L), "RuntimeError", "Runner is closed");
+  return lua_touserdata(L, -1);
+}
+
+static ag_loop *runner_open_loop(lua_State *L) {
+  ag_loop *loop = runner_loop(L);
+  if (loop->closed) ag_error_raise(L, ag_self(L), "RuntimeError", "Runner is closed");
   return loop;
 }
 
+/* Pushes the context that the runner's mains share, or nil where no variable was ever made. [-0, +1, m] */
+static void push_runner_context(lua_State *L, ag_state *S, int runner) {
+  if (!S->contexts_used) {
+    lua_pushnil(L);
+  } else if (lua_getfield(L, runner, "context") == LUA_TNIL) {
+    lua_pop(L, 1);
+    ag_context_copy(L, S);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, runner, "context");
+  }
+}
+
+/* runner:run(main, ...): as agather.run, on the runner's loop and in its context. */
 static int runner_run(lua_State *L) {
   ag_state *S = ag_self(L);
-  runner_loop(L);
-  lua_replace(L, 1);
+  int top = lua_gettop(L);
+  runner_open_loop(L);
+  lua_settop(L, top);
   if (S->running != NULL)
     return ag_error_raise(L, S, "RuntimeError", "Runner.run() cannot be called from a running event loop");
-  check_main(L, S, 2);
-  int status = run_main(L, S, 1, 1);
+  check_main(L, S, 2, true);
+  push_runner_context(L, S, 1);
+  lua_insert(L, 1); /* context, runner, main, ... */
+  lua_getfield(L, 2, "loop");
+  lua_replace(L, 2);
+  int status = run_main(L, S, 2, 2, lua_isnil(L, 1) ? 0 : 1);
   if (status != LUA_OK) return lua_error(L);
-  return lua_gettop(L) - 1;
+  return lua_gettop(L) - 2;
 }
 
 static int runner_get_loop(lua_State *L) {
-  runner_loop(L);
+  runner_open_loop(L);
   return 1;
 }
 
 static int runner_close(lua_State *L) {
   ag_state *S = ag_self(L);
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_getfield(L, 1, "loop");
-  ag_loop *loop = lua_touserdata(L, -1);
-  if (loop == NULL || loop->closed) return 0;
+  ag_loop *loop = runner_loop(L);
+  if (loop->closed) return 0;
   if (S->running != NULL) return ag_error_raise(L, S, "RuntimeError", "Runner cannot be closed while a loop runs");
   shut_down(L, S, lua_gettop(L));
   return 0;
@@ -398,6 +456,11 @@ static int new_runner(lua_State *L) {
   bool is_virtual = false, debug = false;
   if (!lua_isnoneornil(L, 1)) {
     luaL_checktype(L, 1, LUA_TTABLE);
+    for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
+      const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
+      if (strcmp(key, "clock") != 0 && strcmp(key, "debug") != 0)
+        return luaL_argerror(L, 1, lua_pushfstring(L, "unknown option '%s' of Runner", key));
+    }
     if (lua_getfield(L, 1, "clock") != LUA_TNIL) {
       const char *clock = lua_tostring(L, -1);
       if (clock == NULL || (strcmp(clock, "virtual") != 0 && strcmp(clock, "real") != 0))
@@ -418,23 +481,13 @@ static int new_runner(lua_State *L) {
 void ag_run_open_module(lua_State *L, ag_state *S) {
   static const luaL_Reg methods[] = {
       {"run", runner_run}, {"get_loop", runner_get_loop}, {"close", runner_close}, {NULL, NULL}};
-  static const luaL_Reg meta[] = {{"__close", runner_close}, {NULL, NULL}};
   static const luaL_Reg loop_methods[] = {
       {"run_until_complete", loop_run_until_complete}, {"run_forever", loop_run_forever}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"run", run}, {NULL, NULL}};
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_loop);
-  lua_getfield(L, -1, "__index");
-  ag_setfuncs(L, S, loop_methods);
-  lua_pop(L, 2);
+  ag_add_methods(L, S, S->mt_loop, loop_methods);
   ag_setfuncs(L, S, functions);
   lua_pushlightuserdata(L, S);
-  lua_newtable(L);
-  ag_setfuncs(L, S, meta);
-  lua_newtable(L);
-  ag_setfuncs(L, S, methods);
-  lua_setfield(L, -2, "__index");
-  lua_pushliteral(L, "Runner");
-  lua_setfield(L, -2, "__name");
+  ag_new_class(L, S, "Runner", methods, NULL, NULL, runner_close);
   lua_pushcclosure(L, new_runner, 2);
   lua_setfield(L, -2, "Runner");
 }

@@ -186,6 +186,12 @@ void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled) {
   if (S->pooled > 0 && S->pooled + S->in_use > enough) forget_one(L, S);
 }
 
+const char *ag_type_name(lua_State *L, int index) {
+  if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING) return lua_tostring(L, -1);
+  lua_pushstring(L, luaL_typename(L, index));
+  return lua_tostring(L, -1);
+}
+
 void ag_push_site(lua_State *L, ag_state *S, int index) {
   index = lua_absindex(L, index);
   if (lua_type(L, index) != LUA_TFUNCTION) {

@@ -58,6 +58,7 @@ typedef struct ag_state {
   int saved_mask, saved_count;
   int reports;              /* registry reference: list of what __gc found */
   lua_Integer reported;     /* length of that list */
+  int module;               /* registry reference: the module's table */
   bool debug;               /* remember where coros were made */
   bool closed;
 } ag_state;
@@ -95,6 +96,9 @@ void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled);
 
 /* A registry reference to a table with weak keys ("k"), values ("v"). [-0, +0, m] */
 int ag_weak_table(lua_State *L, const char *mode);
+
+/* Pushes the kind of the value at [index]: the __name of its metatable, or its type. [-0, +1, m] */
+const char *ag_type_name(lua_State *L, int index);
 
 /* Pushes "function <file:line>" or "name <file:line>" for the function at [index]. [-0, +1, m] */
 void ag_push_site(lua_State *L, ag_state *S, int index);

@@ -17,8 +17,9 @@ enum { HANDLER = 1, LIVING, SELF };
 static int message_handler(lua_State *L) {
   ag_state *S = ag_self(L);
   ag_task *task = S->running != NULL ? S->running->task : NULL;
-  if (task == NULL || ag_error_is(L, S, 1, "CancelledError")) return 1;
   lua_settop(L, 1);
+  ag_error_normalize(L, 1);
+  if (task == NULL || ag_error_is(L, S, 1, "CancelledError")) return 1;
   ag_push_kept(L, S, task->future.slot);
   if (task->raising) { /* from a thread above: the traceback goes on here */
     task->raising = false;

@@ -106,7 +106,8 @@ static int all_tasks(lua_State *L) {
   for (int i = 1; i <= S->top_slot; i++) {
     lua_rawgeti(L, -1, i);
     ag_future *future = ag_future_to(L, S, -1);
-    if (future != NULL && future->kind == AG_TASK && future->status == AG_PENDING && future->loop == loop->id)
+    if (future != NULL && future->kind == AG_TASK && future->slot == i && future->status == AG_PENDING &&
+        future->loop == loop->id)
       lua_rawseti(L, -3, ++n);
     else
       lua_pop(L, 1);

@@ -57,6 +57,8 @@ void ag_coro_start(lua_State *L, ag_state *S, int index, int metatable);
 ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs);
 /* Turns the awaitable at [index] into a future in place, scheduling it; raises an argument error. [-0, +0, m] */
 ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg);
+/* Whether the value at [index] may be awaited, or scheduled: also functions and threads. Never raises. */
+bool ag_awaitable(lua_State *L, ag_state *S, int index);
 /* Replaces the value at [index] whose metatable has __await by a function that calls that; false: it has none. */
 bool ag_await_method(lua_State *L, int index);
 /* Moves the function of the thread at [index] that was not started into its place. Raises an argument error. */
