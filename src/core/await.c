@@ -28,31 +28,43 @@ static const char *push_where(lua_State *L) {
   return lua_pushliteral(L, "");
 }
 
-/* Pushes the name of the C function that stands in the way of a wait, as a traceback names it. [-0, +1, m] */
+/* Pushes the name under which Lua's libraries have the function on top, such as "table.sort". [-1, +0|1, m] */
+static bool library_name(lua_State *L) {
+  static const char *const libraries[] = {"_G", "string", "table", "io", "os", "debug", "utf8", "package"};
+  int function = lua_gettop(L);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
+    if (lua_getfield(L, function + 1, libraries[i]) == LUA_TTABLE) {
+      for (lua_pushnil(L); lua_next(L, function + 2); lua_pop(L, 1)) {
+        if (!lua_rawequal(L, -1, function) || lua_type(L, -2) != LUA_TSTRING) continue;
+        lua_pushfstring(L, i == 0 ? "%s%s" : "%s.%s", i == 0 ? "" : libraries[i], lua_tostring(L, -2));
+        lua_replace(L, function);
+        lua_settop(L, function);
+        return true;
+      }
+    }
+    lua_settop(L, function + 1);
+  }
+  lua_settop(L, function - 1);
+  return false;
+}
+
+/* Pushes the name of the C function that stands in the way of a wait. [-0, +1, m] */
 static const char *push_c_call(lua_State *L) {
-  static const char prefix[] = "[C]: in ";
+  static const char *const can_yield[] = {"pcall", "xpcall", "dofile", "await"};
   lua_Debug ar;
   bool script_seen = false;
   for (int level = 0; lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "Sn", &ar);
-    if (ar.what[0] != 'C') {
-      script_seen = true;
+    lua_getinfo(L, "Snf", &ar);
+    bool passes = ar.what[0] != 'C' || !script_seen;
+    for (int i = 0; i < 4 && !passes; i++) passes = ar.name != NULL && strcmp(ar.name, can_yield[i]) == 0;
+    script_seen = script_seen || ar.what[0] != 'C';
+    if (passes) {
+      lua_pop(L, 1);
       continue;
     }
-    bool can_yield = ar.name != NULL && (strcmp(ar.name, "pcall") == 0 || strcmp(ar.name, "xpcall") == 0 ||
-                                         strcmp(ar.name, "await") == 0 || strcmp(ar.name, "dofile") == 0);
-    if (!script_seen || can_yield) continue;
-    luaL_traceback(L, L, NULL, level); /* its first line names the function with its table */
-    const char *name = strstr(lua_tostring(L, -1), prefix);
-    if (name == NULL) break;
-    name += sizeof prefix - 1;
-    size_t length = strcspn(name, "\n");
-    const char *quote = memchr(name, '\'', length);
-    if (quote != NULL && strcspn(quote + 1, "'") + (size_t)(quote - name) < length) {
-      name = quote + 1;
-      length = strcspn(name, "'");
-    }
-    return lua_pushlstring(L, name, length);
+    if (library_name(L)) return lua_tostring(L, -1);
+    return lua_pushfstring(L, "the C function '%s'", ar.name != NULL ? ar.name : "?");
   }
   return lua_pushliteral(L, "a C call");
 }
