@@ -14,7 +14,8 @@ enum { INLINE_MAX = 16 };
 ag_task *ag_task_here(lua_State *L, const ag_state *S) {
   const ag_loop *loop = S->running;
   ag_task *task = loop != NULL ? loop->task : NULL;
-  if (task == NULL || (loop->inner != NULL ? loop->inner : task->thread.L) != L) return NULL;
+  if (task == NULL || (loop->inner != NULL ? loop->inner : task->thread.L) != L)
+    return NULL;
   return task;
 }
 
@@ -23,7 +24,8 @@ static const char *push_where(lua_State *L) {
   lua_Debug ar;
   for (int level = 0; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
-    if (ar.currentline > 0) return lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+    if (ar.currentline > 0)
+      return lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
   }
   return lua_pushliteral(L, "");
 }
@@ -36,7 +38,8 @@ static bool library_name(lua_State *L) {
   for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
     if (lua_getfield(L, function + 1, libraries[i]) == LUA_TTABLE) {
       for (lua_pushnil(L); lua_next(L, function + 2); lua_pop(L, 1)) {
-        if (!lua_rawequal(L, -1, function) || lua_type(L, -2) != LUA_TSTRING) continue;
+        if (!lua_rawequal(L, -1, function) || lua_type(L, -2) != LUA_TSTRING)
+          continue;
         lua_pushfstring(L, i == 0 ? "%s%s" : "%s.%s", i == 0 ? "" : libraries[i], lua_tostring(L, -2));
         lua_replace(L, function);
         lua_settop(L, function);
@@ -57,13 +60,15 @@ static const char *push_c_call(lua_State *L) {
   for (int level = 0; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Snf", &ar);
     bool passes = ar.what[0] != 'C' || !script_seen;
-    for (int i = 0; i < 4 && !passes; i++) passes = ar.name != NULL && strcmp(ar.name, can_yield[i]) == 0;
+    for (int i = 0; i < 4 && !passes; i++)
+      passes = ar.name != NULL && strcmp(ar.name, can_yield[i]) == 0;
     script_seen = script_seen || ar.what[0] != 'C';
     if (passes) {
       lua_pop(L, 1);
       continue;
     }
-    if (library_name(L)) return lua_tostring(L, -1);
+    if (library_name(L))
+      return lua_tostring(L, -1);
     return lua_pushfstring(L, "the C function '%s'", ar.name != NULL ? ar.name : "?");
   }
   return lua_pushliteral(L, "a C call");
@@ -74,7 +79,8 @@ static int no_task(lua_State *L, ag_state *S, const char *what) {
     return ag_error_raise(L, S, "RuntimeError", "%s: no running task (call it inside agather.run, in a task)", what);
   if (ag_task_here(L, S) == NULL)
     return ag_error_raise(L, S, "RuntimeError",
-                          "%s: cannot wait inside a plain coroutine (use agather.coroutine instead of coroutine)", what);
+                          "%s: cannot wait inside a plain coroutine (use agather.coroutine instead of coroutine)",
+                          what);
   const char *call = push_c_call(L);
   return ag_error_raise(L, S, "RuntimeError",
                         "%s%s: cannot wait across %s: a C function cannot be suspended, wait before or after it",
@@ -83,7 +89,8 @@ static int no_task(lua_State *L, ag_state *S, const char *what) {
 
 ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what) {
   ag_task *task = ag_task_here(L, S);
-  if (task == NULL || !lua_isyieldable(L) || S->running->inner_stuck) no_task(L, S, what);
+  if (task == NULL || !lua_isyieldable(L) || S->running->inner_stuck)
+    no_task(L, S, what);
   return task;
 }
 
@@ -95,7 +102,8 @@ int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KFunction k) {
 
 ag_task *ag_task_back(lua_State *L, ag_state *S) {
   ag_task *task = ag_task_here(L, S);
-  if (task == NULL) ag_task_hijacked(L, S);
+  if (task == NULL)
+    ag_task_hijacked(L, S);
   task->wait = AG_WAIT_NONE;
   task->waiting = NULL;
   return task;
@@ -111,7 +119,8 @@ static int await_resumed(lua_State *L, int status, lua_KContext context) {
   ag_future *future = lua_touserdata(L, 1);
   if (future->status == AG_FAILED) {
     future->asked = true;
-    if (future->watched) ag_unwatch(L, S, future, 1);
+    if (future->watched)
+      ag_unwatch(L, S, future, 1);
   }
   ag_task_resumed(L, S);
   return ag_future_results(L, S, 1);
@@ -119,9 +128,11 @@ static int await_resumed(lua_State *L, int status, lua_KContext context) {
 
 int ag_await_future(lua_State *L, ag_state *S) {
   ag_future *future = lua_touserdata(L, 1);
-  if (future->status != AG_PENDING) return ag_future_results(L, S, 1);
+  if (future->status != AG_PENDING)
+    return ag_future_results(L, S, 1);
   ag_task *task = ag_task_check(L, S, "await");
-  if (future == &task->future) return ag_error_raise(L, S, "RuntimeError", "Task cannot await on itself");
+  if (future == &task->future)
+    return ag_error_raise(L, S, "RuntimeError", "Task cannot await on itself");
   if (future->loop != task->future.loop)
     return ag_error_raise(L, S, "RuntimeError", "the awaitable belongs to another loop");
   if (future->slot == 0) { /* alive while somebody waits, whatever a script does to the waiting thread */
@@ -150,7 +161,8 @@ static int inline_done(lua_State *L, int status, lua_KContext context) {
   (void)status;
   ag_state *S = ag_self(L);
   ag_task *task = ag_task_here(L, S);
-  if (task == NULL) return ag_task_hijacked(L, S);
+  if (task == NULL)
+    return ag_task_hijacked(L, S);
   task->depth = (uint8_t)(context >> 8);
   return lua_gettop(L) - (int)(context & 255);
 }
@@ -159,8 +171,10 @@ static int frame_done(lua_State *L, int status, lua_KContext base) {
   (void)status;
   ag_state *S = ag_self(L);
   ag_task *task = ag_task_here(L, S);
-  if (task == NULL) return ag_task_hijacked(L, S);
-  if (task->raising) return lua_error(L);
+  if (task == NULL)
+    return ag_task_hijacked(L, S);
+  if (task->raising)
+    return lua_error(L);
   return lua_gettop(L) - (int)base;
 }
 
@@ -194,20 +208,25 @@ static int call_inline(lua_State *L, ag_state *S, ag_task *task, int nargs, int 
 static int await(lua_State *L) {
   ag_state *S = ag_self(L);
   lua_settop(L, 1);
-  if (ag_future_to(L, S, 1) != NULL) return ag_await_future(L, S);
+  if (ag_future_to(L, S, 1) != NULL)
+    return ag_await_future(L, S);
   bool used = false;
   ag_task *coro = ag_coro_to(L, S, 1, &used);
   if (coro != NULL) {
-    if (used) return ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
+    if (used)
+      return ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
     ag_task *task = ag_task_check(L, S, "await");
     int nargs = coro->future.count;
     luaL_checkstack(L, nargs + 2, "too many arguments");
     ag_coro_start(L, S, 1, S->mt_used);
-    for (int i = 0; i <= nargs; i++) lua_getiuservalue(L, 1, i + 1);
+    for (int i = 0; i <= nargs; i++)
+      lua_getiuservalue(L, 1, i + 1);
     return call_inline(L, S, task, nargs, 1);
   }
-  if (lua_type(L, 1) == LUA_TTHREAD) ag_thread_function(L, 1, 1);
-  if (lua_type(L, 1) != LUA_TFUNCTION) ag_await_method(L, 1);
+  if (lua_type(L, 1) == LUA_TTHREAD)
+    ag_thread_function(L, 1, 1);
+  if (lua_type(L, 1) != LUA_TFUNCTION)
+    ag_await_method(L, 1);
   if (lua_type(L, 1) != LUA_TFUNCTION)
     return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected, got %s", ag_type_name(L, 1)));
   return call_inline(L, S, ag_task_check(L, S, "await"), 0, 0);

@@ -79,7 +79,8 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
           }
         }
       }
-      if (descend) continue;
+      if (descend)
+        continue;
       waiter = NULL; /* whoever waits for this task is served by its end */
     } else {
       ag_gather *gather = (ag_gather *)current;
@@ -99,7 +100,8 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
     for (;;) { /* hand the answer up, then go on with the next child */
       if (!descend) {
         if (waiter != NULL) {
-          if (!accepted) throw_at_next_step(L, S, waiter, error);
+          if (!accepted)
+            throw_at_next_step(L, S, waiter, error);
           waiter = NULL;
         } else if (up != NULL) {
           up->cancel_accepted = up->cancel_accepted || accepted;
@@ -116,11 +118,13 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
       if (gather->cancel_next < gather->count) {
         gather->cancel_next++;
         current = gather->children[gather->cancel_next - 1].child;
-        if (current == NULL) continue;
+        if (current == NULL)
+          continue;
         break;
       }
       accepted = gather->cancel_accepted;
-      if (accepted) gather->cancel_requested = true;
+      if (accepted)
+        gather->cancel_requested = true;
       waiter = gather->cancel_waiter;
       up = gather->cancel_up;
     }

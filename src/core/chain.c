@@ -36,7 +36,8 @@ void ag_chain_failed(lua_State *L, ag_state *S, int index, int raised) {
   if (last != NULL && last->status == AG_FAILED) {
     lua_getiuservalue(L, -1, 2);
     ag_error_unwrap(L);
-    if (lua_rawequal(L, -1, raised) && !lua_rawequal(L, index, top + 2)) ag_chain_link(L, S, index, top + 2);
+    if (lua_rawequal(L, -1, raised) && !lua_rawequal(L, index, top + 2))
+      ag_chain_link(L, S, index, top + 2);
     lua_pushnil(L);
     lua_rawsetp(L, top + 1, &last_key);
   }

@@ -70,7 +70,8 @@ void ag_context_inherit(lua_State *L, ag_state *S, int index) {
 
 static context *to_context(lua_State *L, ag_state *S, int index) {
   void *p = lua_touserdata(L, index);
-  if (p == NULL || !lua_getmetatable(L, index)) return NULL;
+  if (p == NULL || !lua_getmetatable(L, index))
+    return NULL;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_context);
   bool same = lua_rawequal(L, -1, -2);
   lua_pop(L, 2);
@@ -105,7 +106,8 @@ static variable *check_variable(lua_State *L, int arg) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_variable);
     bool same = lua_rawequal(L, -1, -2);
     lua_pop(L, 2);
-    if (same) return p;
+    if (same)
+      return p;
   }
   luaL_typeerror(L, arg, "ContextVar");
   return NULL;
@@ -201,7 +203,8 @@ static int variable_set(lua_State *L) {
   lua_setiuservalue(L, 4, 1);
   lua_pushvalue(L, 3);
   t->had_value = look_up(L, 1);
-  if (t->had_value) lua_setiuservalue(L, 4, 2);
+  if (t->had_value)
+    lua_setiuservalue(L, 4, 2);
   lua_pushvalue(L, 3);
   lua_setiuservalue(L, 4, 3);
   if (lua_isnil(L, 2))
@@ -225,14 +228,17 @@ static int variable_reset(lua_State *L) {
   lua_getiuservalue(L, 2, 1);
   luaL_argcheck(L, lua_rawequal(L, 1, 3), 2, "the token was made by another ContextVar");
   lua_settop(L, 2);
-  if (t->used) return ag_error_raise(L, S, "RuntimeError", "the token has been used already");
+  if (t->used)
+    return ag_error_raise(L, S, "RuntimeError", "the token has been used already");
   push_current(L, S);
   lua_getiuservalue(L, 2, 3);
-  if (!lua_rawequal(L, 3, 4)) return ag_error_raise(L, S, "RuntimeError", "the token was made in another context");
+  if (!lua_rawequal(L, 3, 4))
+    return ag_error_raise(L, S, "RuntimeError", "the token was made in another context");
   t->used = true;
   if (t->had_value) {
     lua_getiuservalue(L, 2, 2);
-    if (lua_isnil(L, -1)) lua_pushlightuserdata(L, (void *)&nil_value);
+    if (lua_isnil(L, -1))
+      lua_pushlightuserdata(L, (void *)&nil_value);
   } else {
     lua_pushnil(L);
   }
@@ -257,7 +263,8 @@ static int variable_tostring(lua_State *L) {
 
 static context *check_context(lua_State *L) {
   context *c = to_context(L, ag_self(L), 1);
-  if (c == NULL) luaL_typeerror(L, 1, "Context");
+  if (c == NULL)
+    luaL_typeerror(L, 1, "Context");
   return c;
 }
 
@@ -311,7 +318,8 @@ static int run_done(lua_State *L, int status, lua_KContext extra) {
   (void)extra;
   ((context *)lua_touserdata(L, 1))->entered = false;
   make_current(L, ag_self(L), 2);
-  if (status != LUA_OK && status != LUA_YIELD) return lua_error(L);
+  if (status != LUA_OK && status != LUA_YIELD)
+    return lua_error(L);
   return lua_gettop(L) - 2;
 }
 
@@ -320,7 +328,8 @@ static int context_run(lua_State *L) {
   ag_state *S = ag_self(L);
   context *c = check_context(L);
   luaL_checktype(L, 2, LUA_TFUNCTION);
-  if (c->entered) return ag_error_raise(L, S, "RuntimeError", "cannot enter a context that is entered already");
+  if (c->entered)
+    return ag_error_raise(L, S, "RuntimeError", "cannot enter a context that is entered already");
   push_current(L, S);
   lua_insert(L, 2);
   c->entered = true;
@@ -329,11 +338,8 @@ static int context_run(lua_State *L) {
 }
 
 void ag_context_open_module(lua_State *L, ag_state *S) {
-  static const luaL_Reg variable_methods[] = {{"get", variable_get},
-                                              {"set", variable_set},
-                                              {"reset", variable_reset},
-                                              {"name", variable_name},
-                                              {NULL, NULL}};
+  static const luaL_Reg variable_methods[] = {
+      {"get", variable_get}, {"set", variable_set}, {"reset", variable_reset}, {"name", variable_name}, {NULL, NULL}};
   static const luaL_Reg variable_meta[] = {{"__tostring", variable_tostring}, {NULL, NULL}};
   static const luaL_Reg context_methods[] = {
       {"run", context_run}, {"copy", context_copy}, {"get", context_get}, {NULL, NULL}};

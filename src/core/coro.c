@@ -22,7 +22,8 @@ static ag_task *new_task(lua_State *L, int nargs) {
   ag_link_init(&task->turn_link);
   task->timer.node.run = ag_task_step;
   lua_insert(L, -nargs - 2);
-  for (int i = nargs; i >= 0; i--) lua_setiuservalue(L, -i - 2, i + 1);
+  for (int i = nargs; i >= 0; i--)
+    lua_setiuservalue(L, -i - 2, i + 1);
   return task;
 }
 
@@ -44,7 +45,8 @@ ag_task *ag_coro_new(lua_State *L, ag_state *S, int nargs) {
 
 ag_task *ag_coro_to(lua_State *L, ag_state *S, int index, bool *used) {
   void *p = lua_touserdata(L, index);
-  if (p == NULL || !lua_getmetatable(L, index)) return NULL;
+  if (p == NULL || !lua_getmetatable(L, index))
+    return NULL;
   const void *id = lua_topointer(L, -1);
   lua_pop(L, 1);
   *used = id == S->id_used;
@@ -76,7 +78,8 @@ ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs) {
   task->started = true;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_task);
   lua_setmetatable(L, -2);
-  if (S->contexts_used) ag_context_inherit(L, S, -1);
+  if (S->contexts_used)
+    ag_context_inherit(L, S, -1);
   lua_pushvalue(L, -1);
   schedule(L, loop, task, ag_keep(L, S));
   return task;
@@ -85,9 +88,12 @@ ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs) {
 bool ag_awaitable(lua_State *L, ag_state *S, int index) {
   bool used;
   int type = lua_type(L, index);
-  if (type == LUA_TFUNCTION || type == LUA_TTHREAD) return true;
-  if (ag_future_to(L, S, index) != NULL || ag_coro_to(L, S, index, &used) != NULL) return true;
-  if (luaL_getmetafield(L, index, "__await") == LUA_TNIL) return false;
+  if (type == LUA_TFUNCTION || type == LUA_TTHREAD)
+    return true;
+  if (ag_future_to(L, S, index) != NULL || ag_coro_to(L, S, index, &used) != NULL)
+    return true;
+  if (luaL_getmetafield(L, index, "__await") == LUA_TNIL)
+    return false;
   lua_pop(L, 1);
   return true;
 }
@@ -117,7 +123,8 @@ static int call_await(lua_State *L) {
 
 bool ag_await_method(lua_State *L, int index) {
   index = lua_absindex(L, index);
-  if (luaL_getmetafield(L, index, "__await") == LUA_TNIL) return false;
+  if (luaL_getmetafield(L, index, "__await") == LUA_TNIL)
+    return false;
   lua_pushvalue(L, index);
   lua_pushcclosure(L, call_await, 2);
   lua_replace(L, index);
@@ -146,10 +153,14 @@ ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg) {
     return future;
   }
   ag_task *task = ag_coro_to(L, S, index, &used);
-  if (task == NULL && ag_await_method(L, index)) return ag_ensure_future(L, loop, index, arg);
-  if (task == NULL) luaL_argerror(L, arg, lua_pushfstring(L, "awaitable expected, got %s", ag_type_name(L, index)));
-  if (used) ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
-  if (S->contexts_used) ag_context_inherit(L, S, index);
+  if (task == NULL && ag_await_method(L, index))
+    return ag_ensure_future(L, loop, index, arg);
+  if (task == NULL)
+    luaL_argerror(L, arg, lua_pushfstring(L, "awaitable expected, got %s", ag_type_name(L, index)));
+  if (used)
+    ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
+  if (S->contexts_used)
+    ag_context_inherit(L, S, index);
   lua_pushvalue(L, index);
   int slot = ag_keep(L, S);
   ag_coro_start(L, S, index, S->mt_task);
@@ -207,15 +218,18 @@ static int ensure_future(lua_State *L) {
 static int coro_close(lua_State *L) {
   ag_state *S = ag_self(L);
   bool used;
-  if (ag_coro_to(L, S, 1, &used) == NULL) return luaL_typeerror(L, 1, "Coroutine");
-  if (!used) ag_coro_start(L, S, 1, S->mt_used);
+  if (ag_coro_to(L, S, 1, &used) == NULL)
+    return luaL_typeerror(L, 1, "Coroutine");
+  if (!used)
+    ag_coro_start(L, S, 1, S->mt_used);
   return 0;
 }
 
 static int coro_gc(lua_State *L) {
   ag_state *S = ag_self(L);
   ag_task *task = lua_touserdata(L, 1);
-  if (task->started || S->closed) return 0;
+  if (task->started || S->closed)
+    return 0;
   task->started = true;
   S->unstarted--;
   ag_report_later(L, S);
@@ -233,7 +247,8 @@ void ag_coro_open_module(lua_State *L, ag_state *S) {
   static const luaL_Reg coro_meta[] = {{"__tostring", coro_tostring}, {"__gc", coro_gc}, {NULL, NULL}};
   static const luaL_Reg used_meta[] = {{"__tostring", coro_tostring}, {NULL, NULL}};
   static const luaL_Reg methods[] = {{"close", coro_close}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"async", async}, {"is_awaitable", is_awaitable}, {"ensure_future", ensure_future}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"async", async}, {"is_awaitable", is_awaitable}, {"ensure_future", ensure_future}, {NULL, NULL}};
   S->mt_coro = ag_new_type(L, S, "Coroutine", coro_meta, methods);
   S->mt_used = ag_new_type(L, S, "Coroutine", used_meta, methods);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_coro);

@@ -3,10 +3,11 @@
 
 #include <stdarg.h>
 
-static const char *const class_names[] = {"CancelledError",     "TimeoutError",      "InvalidStateError", "QueueEmpty",
-                                          "QueueFull",          "QueueShutDown",     "BrokenBarrierError", "IncompleteReadError",
-                                          "LimitOverrunError",  "OSError",           "DeadlockError",      "KeyboardInterrupt",
-                                          "ExceptionGroup",     "RuntimeError",      "LookupError",       NULL};
+static const char *const class_names[] = {
+    "CancelledError",    "TimeoutError",  "InvalidStateError",  "QueueEmpty",
+    "QueueFull",         "QueueShutDown", "BrokenBarrierError", "IncompleteReadError",
+    "LimitOverrunError", "OSError",       "DeadlockError",      "KeyboardInterrupt",
+    "ExceptionGroup",    "RuntimeError",  "LookupError",        NULL};
 
 /* Marks the classes: a table is a class when it holds this key. */
 static const char class_mark = 0;
@@ -15,7 +16,8 @@ static const char class_mark = 0;
 static const char nil_mark = 0;
 
 static bool is_class(lua_State *L, int index) {
-  if (lua_type(L, index) != LUA_TTABLE) return false;
+  if (lua_type(L, index) != LUA_TTABLE)
+    return false;
   bool found = lua_rawgetp(L, index, &class_mark) != LUA_TNIL;
   lua_pop(L, 1);
   return found;
@@ -41,8 +43,10 @@ static int error_index(lua_State *L) {
   const char *key = lua_tostring(L, 2);
   if (key != NULL && key[0] == 'v' && lua_compare(L, 2, lua_upvalueindex(1), LUA_OPEQ)) {
     lua_settop(L, 1);
-    if (lua_rawgetp(L, 1, &nil_mark) != LUA_TNIL) lua_pushnil(L);
-    else lua_settop(L, 1);
+    if (lua_rawgetp(L, 1, &nil_mark) != LUA_TNIL)
+      lua_pushnil(L);
+    else
+      lua_settop(L, 1);
     return 1;
   }
   lua_getmetatable(L, 1);
@@ -119,7 +123,8 @@ static void new_class(lua_State *L, ag_state *S, const char *name, int parent) {
 
 bool ag_error_is(lua_State *L, ag_state *S, int index, const char *name) {
   index = lua_absindex(L, index);
-  if (lua_type(L, index) != LUA_TTABLE || !lua_getmetatable(L, index)) return false;
+  if (lua_type(L, index) != LUA_TTABLE || !lua_getmetatable(L, index))
+    return false;
   if (!is_class(L, -1)) {
     lua_pop(L, 1);
     return false;
@@ -176,7 +181,8 @@ static int error_object(lua_State *L) {
   luaL_checkany(L, 1);
   lua_settop(L, 2);
   ag_error_wrap(L, ag_self(L), 1);
-  if (lua_isnil(L, 2)) return 1;
+  if (lua_isnil(L, 2))
+    return 1;
   if (lua_getfield(L, 3, "traceback") == LUA_TNIL) {
     lua_pushvalue(L, 2);
     lua_setfield(L, 3, "traceback");
@@ -249,7 +255,8 @@ void ag_error_wrap(lua_State *L, ag_state *S, int index) {
 }
 
 void ag_error_normalize(lua_State *L, int index) {
-  if (!is_class(L, index)) return;
+  if (!is_class(L, index))
+    return;
   index = lua_absindex(L, index);
   lua_pushcfunction(L, class_call);
   lua_pushvalue(L, index);
@@ -258,7 +265,8 @@ void ag_error_normalize(lua_State *L, int index) {
 }
 
 void ag_error_unwrap(lua_State *L) {
-  if (lua_type(L, -1) != LUA_TTABLE) return;
+  if (lua_type(L, -1) != LUA_TTABLE)
+    return;
   lua_pushliteral(L, "value");
   lua_rawget(L, -2);
   if (lua_isnil(L, -1)) {

@@ -28,7 +28,8 @@ ag_future *ag_future_new(lua_State *L, ag_loop *loop, size_t size, uint8_t kind)
 
 ag_future *ag_future_to(lua_State *L, ag_state *S, int index) {
   void *p = lua_touserdata(L, index);
-  if (p == NULL || !lua_getmetatable(L, index)) return NULL;
+  if (p == NULL || !lua_getmetatable(L, index))
+    return NULL;
   const void *id = lua_topointer(L, -1);
   lua_pop(L, 1);
   return id == S->id_task || id == S->id_future ? p : NULL;
@@ -36,7 +37,8 @@ ag_future *ag_future_to(lua_State *L, ag_state *S, int index) {
 
 ag_future *ag_future_check(lua_State *L, int index) {
   ag_future *future = ag_future_to(L, ag_self(L), index);
-  if (future == NULL) luaL_typeerror(L, index, "Future or Task");
+  if (future == NULL)
+    luaL_typeerror(L, index, "Future or Task");
   return future;
 }
 
@@ -46,7 +48,8 @@ static void settle(lua_State *L, ag_state *S, ag_future *future, uint8_t status)
   ag_loop *loop = ag_loop_find(S, future->loop);
   if (loop != NULL) {
     ag_list_splice(&loop->ready, &future->waiters);
-    if (future->kind == AG_TASK) loop->tasks--;
+    if (future->kind == AG_TASK)
+      loop->tasks--;
   }
   int slot = future->slot;
   future->slot = 0;
@@ -57,11 +60,13 @@ void ag_future_resolve(lua_State *L, ag_state *S, int index, int count) {
   index = lua_absindex(L, index);
   ag_future *future = lua_touserdata(L, index);
   if (count < future->values) {
-    for (int i = count; i > 0; i--) lua_setiuservalue(L, index, i + 1);
+    for (int i = count; i > 0; i--)
+      lua_setiuservalue(L, index, i + 1);
   } else {
     lua_createtable(L, count, 0);
     lua_insert(L, -count - 1);
-    for (int i = count; i > 0; i--) lua_rawseti(L, -i - 1, i);
+    for (int i = count; i > 0; i--)
+      lua_rawseti(L, -i - 1, i);
     lua_setiuservalue(L, index, 2);
     future->packed = true;
   }
@@ -77,7 +82,8 @@ void ag_future_reject(lua_State *L, ag_state *S, int index) {
   for (ag_link *l = future->waiters.next; l != &future->waiters && !waited; l = l->next)
     waited = ag_handle_of(ag_container(l, ag_node, link)) == NULL;
   future->status = AG_FAILED;
-  if (!waited) ag_watch(L, S, index);
+  if (!waited)
+    ag_watch(L, S, index);
   settle(L, S, future, AG_FAILED);
 }
 
@@ -89,7 +95,8 @@ void ag_future_set_cancelled(lua_State *L, ag_state *S, int index) {
 
 static void asked(lua_State *L, ag_state *S, ag_future *future, int index) {
   future->asked = true;
-  if (future->watched) ag_unwatch(L, S, future, index);
+  if (future->watched)
+    ag_unwatch(L, S, future, index);
 }
 
 int ag_future_results(lua_State *L, ag_state *S, int index) {
@@ -98,17 +105,20 @@ int ag_future_results(lua_State *L, ag_state *S, int index) {
   if (future->status == AG_RESULT) {
     luaL_checkstack(L, future->count + 2, "too many results");
     if (!future->packed) {
-      for (int i = 1; i <= future->count; i++) lua_getiuservalue(L, index, i + 1);
+      for (int i = 1; i <= future->count; i++)
+        lua_getiuservalue(L, index, i + 1);
     } else {
       lua_getiuservalue(L, index, 2);
       int list = lua_gettop(L);
-      for (int i = 1; i <= future->count; i++) lua_rawgeti(L, list, i);
+      for (int i = 1; i <= future->count; i++)
+        lua_rawgeti(L, list, i);
       lua_remove(L, list);
     }
     return future->count;
   }
   asked(L, S, future, index);
-  if (future->status == AG_FAILED) ag_chain_raised(L, S, index);
+  if (future->status == AG_FAILED)
+    ag_chain_raised(L, S, index);
   lua_getiuservalue(L, index, 2);
   ag_error_unwrap(L);
   return lua_error(L);
@@ -180,19 +190,22 @@ static int future_cancelled(lua_State *L) {
 
 static int future_result(lua_State *L) {
   ag_future *future = ag_future_check(L, 1);
-  if (future->status == AG_PENDING) return ag_error_raise(L, ag_self(L), "InvalidStateError", "Result is not set.");
+  if (future->status == AG_PENDING)
+    return ag_error_raise(L, ag_self(L), "InvalidStateError", "Result is not set.");
   return ag_future_results(L, ag_self(L), 1);
 }
 
 static int future_exception(lua_State *L) {
   ag_future *future = ag_future_check(L, 1);
   ag_state *S = ag_self(L);
-  if (future->status == AG_PENDING) return ag_error_raise(L, S, "InvalidStateError", "Exception is not set.");
+  if (future->status == AG_PENDING)
+    return ag_error_raise(L, S, "InvalidStateError", "Exception is not set.");
   if (future->status == AG_RESULT) {
     lua_pushnil(L);
     return 1;
   }
-  if (future->status == AG_CANCELLED) return ag_future_results(L, S, 1);
+  if (future->status == AG_CANCELLED)
+    return ag_future_results(L, S, 1);
   ag_future_value(L, S, 1);
   return 1;
 }
@@ -200,7 +213,8 @@ static int future_exception(lua_State *L) {
 static int future_cancel(lua_State *L) {
   ag_future *future = ag_future_check(L, 1);
   ag_state *S = ag_self(L);
-  if (future->watched) asked(L, S, future, 1);
+  if (future->watched)
+    asked(L, S, future, 1);
   ag_push_cancelled(L, S, 2);
   lua_pushboolean(L, ag_cancel(L, S, 1));
   return 1;
@@ -228,7 +242,8 @@ static int future_add_done_callback(lua_State *L) {
   ag_future *future = ag_future_check(L, 1);
   luaL_checktype(L, 2, LUA_TFUNCTION);
   ag_loop *loop = ag_loop_find(S, future->loop);
-  if (loop == NULL) return ag_error_raise(L, S, "RuntimeError", "Event loop is closed");
+  if (loop == NULL)
+    return ag_error_raise(L, S, "RuntimeError", "Event loop is closed");
   lua_settop(L, 2);
   lua_pushvalue(L, 1);
   ag_handle *handle = ag_handle_new(L, loop, 2);
@@ -245,12 +260,14 @@ static int future_remove_done_callback(lua_State *L) {
   for (ag_link *l = future->waiters.next, *next; l != &future->waiters; l = next) {
     next = l->next;
     ag_handle *handle = ag_handle_of(ag_container(l, ag_node, link));
-    if (handle == NULL) continue;
+    if (handle == NULL)
+      continue;
     ag_push_kept(L, S, handle->slot);
     lua_getiuservalue(L, -1, 1);
     bool same = lua_rawequal(L, -1, 2);
     lua_pop(L, 2);
-    if (!same) continue;
+    if (!same)
+      continue;
     ag_link_remove(l);
     ag_handle_release(L, S, handle);
     removed++;

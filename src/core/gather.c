@@ -15,7 +15,8 @@ enum { LIST = 2 };
 static void fail(lua_State *L, ag_state *S, int self) { ag_future_reject(L, S, self); }
 
 static void let_go(lua_State *L, ag_state *S, ag_gather *gather, int *keep) {
-  if (gather->finished < gather->count) return;
+  if (gather->finished < gather->count)
+    return;
   ag_drop(L, S, *keep);
 }
 
@@ -44,7 +45,8 @@ static void finish(lua_State *L, ag_state *S, ag_gather *gather, int self) {
 
 static void cancel_siblings(lua_State *L, ag_state *S, ag_gather *gather, int list) {
   for (lua_Integer i = 0; i < gather->count; i++) {
-    if (gather->children[i].child == NULL) continue;
+    if (gather->children[i].child == NULL)
+      continue;
     lua_rawgeti(L, list, i + 1);
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
     ag_cancel(L, S, -2);
@@ -78,7 +80,8 @@ static void child_done(ag_loop *loop, lua_State *L, ag_node *node) {
   }
   lua_rawgeti(L, list, place);
   bool failed = ag_future_value(L, S, -1);
-  if (failed && !gather->return_exceptions && !gather->failing) ag_chain_link(L, S, self, -2);
+  if (failed && !gather->return_exceptions && !gather->failing)
+    ag_chain_link(L, S, self, -2);
   lua_pushvalue(L, -1);
   lua_rawseti(L, list, place);
   if (failed && !gather->return_exceptions && !gather->failing) {
@@ -112,7 +115,8 @@ static void check_options(lua_State *L, int options, const char *what) {
   for (lua_pushnil(L); lua_next(L, options); lua_pop(L, 1)) {
     const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
     if (key == NULL || (strcmp(key, "return_exceptions") != 0 && strcmp(key, "cancel_on_error") != 0))
-      luaL_argerror(L, options, lua_pushfstring(L, "unknown option '%s' of %s", key ? key : luaL_typename(L, -2), what));
+      luaL_argerror(L, options,
+                    lua_pushfstring(L, "unknown option '%s' of %s", key ? key : luaL_typename(L, -2), what));
   }
 }
 
@@ -126,8 +130,10 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
       const char *kind = ag_type_name(L, top);
       if (arguments && lua_istable(L, top))
         return luaL_argerror(L, (int)i, "awaitable expected, got a table (for a list use agather.gather_list)");
-      if (arguments) return luaL_argerror(L, (int)i, lua_pushfstring(L, "awaitable expected, got %s", kind));
-      return luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected at place %d of the list, got %s", (int)i, kind));
+      if (arguments)
+        return luaL_argerror(L, (int)i, lua_pushfstring(L, "awaitable expected, got %s", kind));
+      return luaL_argerror(L, 1,
+                           lua_pushfstring(L, "awaitable expected at place %d of the list, got %s", (int)i, kind));
     }
     lua_settop(L, top);
     lua_pop(L, 1);

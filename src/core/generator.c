@@ -17,7 +17,8 @@ static const char exit_key = 0;
 /* Context 0: as called. Leaves the results, or true and the error for leave() below. */
 static int body_done(lua_State *L, int status, lua_KContext context) {
   (void)context;
-  if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L);
+  if (status == LUA_OK || status == LUA_YIELD)
+    return lua_gettop(L);
   lua_pushlightuserdata(L, (void *)&exit_key); /* marks the error: no script can make this value */
   lua_insert(L, -2);
   return 2;
@@ -31,7 +32,8 @@ static int body(lua_State *L) {
 }
 
 void ag_generator_function(lua_State *L) {
-  if (lua_tocfunction(L, -1) != body) return;
+  if (lua_tocfunction(L, -1) != body)
+    return;
   lua_getupvalue(L, -1, 2);
   lua_replace(L, -2);
 }
@@ -104,7 +106,8 @@ static int go_on(lua_State *L, ag_state *S, int nargs) {
   bool failed = status == LUA_OK && nres == 2 && lua_touserdata(co, -2) == &exit_key;
   lua_pushboolean(L, !failed);
   lua_xmove(co, L, nres);
-  if (!failed) return nres + 1;
+  if (!failed)
+    return nres + 1;
   lua_remove(L, -2);
   return 2;
 }
@@ -112,7 +115,8 @@ static int go_on(lua_State *L, ag_state *S, int nargs) {
 static int resume_again(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   ag_state *S = ag_self(L);
-  if (ag_task_here(L, S) == NULL) return ag_task_hijacked(L, S);
+  if (ag_task_here(L, S) == NULL)
+    return ag_task_hijacked(L, S);
   set_waiting(L, S, false);
   return go_on(L, S, 0);
 }
@@ -126,8 +130,10 @@ static int resume(lua_State *L) {
   int status = lua_status(co);
   if (co == L || (status == LUA_OK && lua_getstack(co, 0, &ar) > 0) || is_waiting(L, ag_self(L)))
     return failure(L, "cannot resume non-suspended coroutine");
-  if (status != LUA_YIELD && (status != LUA_OK || lua_gettop(co) == 0)) return failure(L, "cannot resume dead coroutine");
-  if (!lua_checkstack(co, nargs + 1)) return failure(L, "too many arguments to resume");
+  if (status != LUA_YIELD && (status != LUA_OK || lua_gettop(co) == 0))
+    return failure(L, "cannot resume dead coroutine");
+  if (!lua_checkstack(co, nargs + 1))
+    return failure(L, "too many arguments to resume");
   lua_xmove(L, co, nargs);
   return go_on(L, ag_self(L), nargs);
 }
@@ -147,7 +153,8 @@ static int create(lua_State *L) {
 
 static int wrap_done(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
-  if (lua_toboolean(L, 1)) return lua_gettop(L) - 1;
+  if (lua_toboolean(L, 1))
+    return lua_gettop(L) - 1;
   if (lua_type(L, 2) == LUA_TSTRING) { /* as Lua's wrap: where it was called goes in front */
     luaL_where(L, 1);
     lua_insert(L, 2);
@@ -194,7 +201,8 @@ static int yielded(lua_State *L, int status, lua_KContext context) {
 static int yield(lua_State *L) {
   ag_state *S = ag_self(L);
   if (S->running != NULL && S->running->task != NULL && S->running->task->thread.L == L)
-    return ag_error_raise(L, S, "RuntimeError", "attempt to yield from outside a coroutine (a task waits by agather's functions)");
+    return ag_error_raise(L, S, "RuntimeError",
+                          "attempt to yield from outside a coroutine (a task waits by agather's functions)");
   return lua_yieldk(L, lua_gettop(L), 0, yielded);
 }
 
@@ -205,12 +213,14 @@ static int close_done(lua_State *L, int status, lua_KContext context) {
   if (lua_status(co) == LUA_YIELD) { /* it caught the exit and yielded again: now by force */
     int closed = lua_resetthread(co);
     lua_pushboolean(L, closed == LUA_OK);
-    if (closed == LUA_OK) return 1;
+    if (closed == LUA_OK)
+      return 1;
     lua_xmove(co, L, 1);
     return 2;
   }
   lua_pushboolean(L, !failed);
-  if (!failed) return 1;
+  if (!failed)
+    return 1;
   lua_pushvalue(L, 3);
   return 2;
 }
@@ -234,7 +244,8 @@ static int close(lua_State *L) {
   if (!ours) {
     int status = lua_resetthread(co);
     lua_pushboolean(L, status == LUA_OK);
-    if (status == LUA_OK) return 1;
+    if (status == LUA_OK)
+      return 1;
     lua_xmove(co, L, 1);
     return 2;
   }

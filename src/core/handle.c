@@ -15,13 +15,16 @@ static void handle_run(ag_loop *loop, lua_State *L, ag_node *node) {
   ag_handle_release(L, S, handle);
   int self = lua_gettop(L);
   luaL_checkstack(L, handle->nargs + 8, "too many arguments");
-  for (int i = 0; i <= handle->nargs; i++) lua_getiuservalue(L, self, i + 1);
+  for (int i = 0; i <= handle->nargs; i++)
+    lua_getiuservalue(L, self, i + 1);
   ag_task *outer = loop->task;
   loop->task = NULL;
   bool swapped = S->contexts_used;
-  if (swapped) ag_context_swap(L, S, self);
+  if (swapped)
+    ag_context_swap(L, S, self);
   int status = lua_pcall(L, handle->nargs, 0, 0);
-  if (swapped) ag_context_swap(L, S, self);
+  if (swapped)
+    ag_context_swap(L, S, self);
   loop->task = outer;
   if (status != LUA_OK) {
     lua_getiuservalue(L, self, 1);
@@ -48,7 +51,8 @@ ag_handle *ag_handle_new(lua_State *L, ag_loop *loop, int fn) {
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_handle);
   lua_setmetatable(L, -2);
-  if (S->contexts_used) ag_context_inherit(L, S, -1);
+  if (S->contexts_used)
+    ag_context_inherit(L, S, -1);
   lua_pushvalue(L, -1);
   handle->slot = ag_keep(L, S);
   return handle;
@@ -56,7 +60,8 @@ ag_handle *ag_handle_new(lua_State *L, ag_loop *loop, int fn) {
 
 ag_handle *ag_handle_to(lua_State *L, ag_state *S, int index) {
   void *p = lua_touserdata(L, index);
-  if (p == NULL || !lua_getmetatable(L, index)) return NULL;
+  if (p == NULL || !lua_getmetatable(L, index))
+    return NULL;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_handle);
   bool same = lua_rawequal(L, -1, -2);
   lua_pop(L, 2);
@@ -114,18 +119,21 @@ static int loop_call_at(lua_State *L) {
 
 static ag_handle *check_handle(lua_State *L) {
   ag_handle *handle = ag_handle_to(L, ag_self(L), 1);
-  if (handle == NULL) luaL_typeerror(L, 1, "Handle");
+  if (handle == NULL)
+    luaL_typeerror(L, 1, "Handle");
   return handle;
 }
 
 static int handle_cancel(lua_State *L) {
   ag_handle *handle = check_handle(L);
   ag_state *S = ag_self(L);
-  if (handle->cancelled) return 0;
+  if (handle->cancelled)
+    return 0;
   handle->cancelled = true;
   ag_link_remove(&handle->timer.node.link);
   ag_loop *loop = ag_loop_find(S, handle->loop);
-  if (loop != NULL) ag_timer_stop(&loop->timers, &handle->timer);
+  if (loop != NULL)
+    ag_timer_stop(&loop->timers, &handle->timer);
   ag_handle_release(L, S, handle);
   return 0;
 }

@@ -33,7 +33,8 @@ static inline void ag_list_append(ag_link *head, ag_link *l) {
 
 /* Moves all of [from] behind all of [to], in order, in constant time. */
 static inline void ag_list_splice(ag_link *to, ag_link *from) {
-  if (ag_list_empty(from)) return;
+  if (ag_list_empty(from))
+    return;
   from->next->prev = to->prev;
   to->prev->next = from->next;
   from->prev->next = to;

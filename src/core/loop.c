@@ -19,10 +19,12 @@ static double monotonic(void) {
 double ag_loop_time(const ag_loop *loop) { return loop->is_virtual ? loop->virtual_now : monotonic(); }
 
 ag_loop *ag_loop_find(ag_state *S, uint32_t id) {
-  if (S->running != NULL && S->running->id == id) return S->running;
+  if (S->running != NULL && S->running->id == id)
+    return S->running;
   for (ag_link *l = S->loops.next; l != &S->loops; l = l->next) {
     ag_loop *loop = ag_container(l, ag_loop, among);
-    if (loop->id == id) return loop;
+    if (loop->id == id)
+      return loop;
   }
   return NULL;
 }
@@ -76,7 +78,8 @@ static void begin_iteration(ag_loop *loop) {
       loop->looked = now;
     }
   }
-  if (loop->timers.count > 0) due_timers(loop);
+  if (loop->timers.count > 0)
+    due_timers(loop);
   ag_list_splice(&loop->current, &loop->ready);
 }
 
@@ -94,7 +97,9 @@ static int run_ready(lua_State *L) {
       lua_settop(L, 0);
     }
     loop->runs = NULL;
-    if (once || loop->stopping || (loop->until != NULL && *loop->until) || loop->suspects || loop->interrupts != 0 || ag_list_empty(&loop->ready)) return 0;
+    if (once || loop->stopping || (loop->until != NULL && *loop->until) || loop->suspects || loop->interrupts != 0 ||
+        ag_list_empty(&loop->ready))
+      return 0;
     begin_iteration(loop);
   }
 }
@@ -103,14 +108,17 @@ static int run_ready(lua_State *L) {
 static bool wait_for_work(ag_loop *loop) {
   ag_poller *poller = loop->poller;
   if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when)) { /* a deadline that never comes is none */
-    if (!poller->alive(poller)) return false;
+    if (!poller->alive(poller))
+      return false;
     poller->wait(poller, -1);
     return true;
   }
   double when = loop->timers.heap[0].when;
   if (loop->is_virtual) {
-    if (poller->alive(poller)) poller->wait(poller, 0);
-    if (ag_list_empty(&loop->ready) && when > loop->virtual_now) loop->virtual_now = when;
+    if (poller->alive(poller))
+      poller->wait(poller, 0);
+    if (ag_list_empty(&loop->ready) && when > loop->virtual_now)
+      loop->virtual_now = when;
   } else {
     double timeout = when - monotonic();
     poller->wait(poller, timeout > 0 ? timeout : 0);
@@ -137,10 +145,14 @@ static void answer_interrupts(lua_State *L, ag_loop *loop);
 
 bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
   if (ag_list_empty(&loop->current)) {
-    if (loop->suspects) ag_report_suspects(L, loop, false);
-    if (loop->interrupts != 0) answer_interrupts(L, loop);
-    if (block && ag_list_empty(&loop->ready) && !wait_for_work(loop)) return false;
-    if (loop->interrupts != 0) answer_interrupts(L, loop);
+    if (loop->suspects)
+      ag_report_suspects(L, loop, false);
+    if (loop->interrupts != 0)
+      answer_interrupts(L, loop);
+    if (block && ag_list_empty(&loop->ready) && !wait_for_work(loop))
+      return false;
+    if (loop->interrupts != 0)
+      answer_interrupts(L, loop);
     begin_iteration(loop);
   }
   ag_task *task = loop->task;
@@ -154,7 +166,8 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
     loop->solo = solo;
     loop->inner = inner;
     loop->inner_stuck = stuck;
-    if (ag_error_is(L, loop->S, -1, "KeyboardInterrupt")) lua_error(L);
+    if (ag_error_is(L, loop->S, -1, "KeyboardInterrupt"))
+      lua_error(L);
     node_failed(L, loop);
   }
   return true;
@@ -166,8 +179,10 @@ bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until) {
     loop->until = until;
     bool alive = ag_loop_iterate(L, loop, true, false);
     loop->until = outer;
-    if (alive) continue;
-    if (until != NULL) return false;
+    if (alive)
+      continue;
+    if (until != NULL)
+      return false;
     loop->poller->wait(loop->poller, -1); /* run_forever: only a signal or another thread can end this */
   }
   return true;
@@ -176,7 +191,8 @@ bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until) {
 static void answer_interrupts(lua_State *L, ag_loop *loop) {
   ag_state *S = loop->S;
   int n = loop->interrupts;
-  if (n == 1 && loop->interrupted) return; /* the main task has been told */
+  if (n == 1 && loop->interrupted)
+    return; /* the main task has been told */
   if (n == 1 && loop->main != 0) {
     ag_push_kept(L, S, loop->main);
     ag_future *future = lua_touserdata(L, -1);
@@ -208,7 +224,8 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
       ag_link_remove(&handle->timer.node.link);
       ag_handle_release(L, S, handle);
     } else if (future != NULL && future->loop == loop->id && future->kind == AG_TASK) {
-      if (future->status != AG_PENDING || future->slot != i) continue;
+      if (future->status != AG_PENDING || future->slot != i)
+        continue;
       if (!S->closed) {
         lua_pushnil(L);
         ag_report(L, loop, "Task was destroyed but it is pending!", -2);
@@ -231,13 +248,16 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
 }
 
 void ag_loop_close(lua_State *L, ag_loop *loop) {
-  if (loop->closed) return;
+  if (loop->closed)
+    return;
   loop->closed = true;
   luaL_checkstack(L, 20, NULL);
   abandon_living(L, loop);
   ag_link_remove(&loop->among);
-  while (!ag_list_empty(&loop->current)) ag_link_remove(loop->current.next);
-  while (!ag_list_empty(&loop->ready)) ag_link_remove(loop->ready.next);
+  while (!ag_list_empty(&loop->current))
+    ag_link_remove(loop->current.next);
+  while (!ag_list_empty(&loop->ready))
+    ag_link_remove(loop->ready.next);
   ag_timers_clear(&loop->timers);
   ag_poller *poller = loop->poller;
   loop->poller = NULL;
@@ -256,7 +276,8 @@ ag_loop *ag_loop_check_self(lua_State *L) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_loop);
     bool same = lua_rawequal(L, -1, -2);
     lua_pop(L, 2);
-    if (same) return p;
+    if (same)
+      return p;
   }
   luaL_typeerror(L, 1, "Loop");
   return NULL;
@@ -264,7 +285,8 @@ ag_loop *ag_loop_check_self(lua_State *L) {
 
 ag_loop *ag_loop_check_open(lua_State *L) {
   ag_loop *loop = ag_loop_check_self(L);
-  if (loop->closed) ag_error_raise(L, loop->S, "RuntimeError", "Event loop is closed");
+  if (loop->closed)
+    ag_error_raise(L, loop->S, "RuntimeError", "Event loop is closed");
   return loop;
 }
 
@@ -274,7 +296,8 @@ void ag_loop_set_poller(ag_loop *loop, ag_poller *poller) {
   ag_poller *old = loop->poller;
   loop->poller = poller;
   loop->has_io = true;
-  if (old != NULL) old->close(old);
+  if (old != NULL)
+    old->close(old);
 }
 
 ag_loop *ag_running_loop(lua_State *L, const char *what) { return ag_loop_check(L, ag_state_open(L), what); }
@@ -307,7 +330,8 @@ static int loop_is_closed(lua_State *L) {
 
 static int loop_close(lua_State *L) {
   ag_loop *loop = ag_loop_check_self(L);
-  if (loop->running) return ag_error_raise(L, loop->S, "RuntimeError", "Cannot close a running event loop");
+  if (loop->running)
+    return ag_error_raise(L, loop->S, "RuntimeError", "Cannot close a running event loop");
   if (!loop->closed) {
     ag_report_suspects(L, loop, true);
     ag_loop_close(L, loop);
@@ -366,8 +390,7 @@ static int loop_tostring(lua_State *L) {
 }
 
 void ag_loop_open_module(lua_State *L, ag_state *S) {
-  static const luaL_Reg loop_methods[] = {
-                                          {"time", loop_time},
+  static const luaL_Reg loop_methods[] = {{"time", loop_time},
                                           {"create_future", loop_create_future},
                                           {"stop", loop_stop},
                                           {"is_running", loop_is_running},

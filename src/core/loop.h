@@ -14,25 +14,25 @@ struct ag_loop {
   ag_link current; /* what is left of this iteration */
   ag_timers timers;
   ag_poller *poller;
-  ag_task *task; /* the task that runs now, or NULL */
-  ag_node *runs; /* the node that runs now */
-  bool solo;     /* a step within another one: its thread runs nothing else */
+  ag_task *task;    /* the task that runs now, or NULL */
+  ag_node *runs;    /* the node that runs now */
+  bool solo;        /* a step within another one: its thread runs nothing else */
   lua_State *inner; /* the generator's thread that the running task is in, or NULL (see generator.c) */
   bool inner_stuck; /* some thread between cannot yield */
-  int eager;     /* steps begun within others by eager_start */
+  int eager;        /* steps begun within others by eager_start */
   bool is_virtual, debug, stopping, running, closed;
   double virtual_now;
-  double looked;           /* when the poller was last asked while tasks were ready */
-  volatile int interrupts; /* SIGINTs not yet answered */
-  bool interrupted;        /* the main task was cancelled because of one */
-  int main;                /* a slot of its own for the main task of run, or 0 */
-  const bool *until;       /* ends the innermost ag_loop_run */
-  bool has_io;             /* the poller is not the built-in one */
-  bool suspects;           /* something failed that nobody waits for: look whether it is reachable */
+  double looked;                /* when the poller was last asked while tasks were ready */
+  volatile int interrupts;      /* SIGINTs not yet answered */
+  bool interrupted;             /* the main task was cancelled because of one */
+  int main;                     /* a slot of its own for the main task of run, or 0 */
+  const bool *until;            /* ends the innermost ag_loop_run */
+  bool has_io;                  /* the poller is not the built-in one */
+  bool suspects;                /* something failed that nobody waits for: look whether it is reachable */
   double collected, collection; /* when the last such collection ended, how long it took; seconds */
-  int handler;             /* slot of the exception handler, or 0 */
-  int slot;                /* keeps the loop's userdata while it runs */
-  size_t tasks;            /* pending tasks */
+  int handler;                  /* slot of the exception handler, or 0 */
+  int slot;                     /* keeps the loop's userdata while it runs */
+  size_t tasks;                 /* pending tasks */
 };
 
 double ag_loop_time(const ag_loop *loop);

@@ -6,7 +6,8 @@
 static int pcall_done(lua_State *L, int status, lua_KContext extra) {
   if (status != LUA_OK && status != LUA_YIELD) {
     ag_error_normalize(L, -1);
-    if (ag_error_is(L, ag_self(L), -1, "CancelledError")) return lua_error(L);
+    if (ag_error_is(L, ag_self(L), -1, "CancelledError"))
+      return lua_error(L);
     lua_pushboolean(L, 0);
     lua_insert(L, -2);
     return 2;
@@ -25,7 +26,8 @@ static int pcall_(lua_State *L) {
 /* The handler at upvalue 2, but for cancellations. */
 static int handler(lua_State *L) {
   ag_error_normalize(L, 1);
-  if (ag_error_is(L, ag_self(L), 1, "CancelledError")) return 1;
+  if (ag_error_is(L, ag_self(L), 1, "CancelledError"))
+    return 1;
   lua_pushvalue(L, lua_upvalueindex(2));
   lua_insert(L, 1);
   lua_call(L, lua_gettop(L) - 1, 1);

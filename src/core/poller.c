@@ -18,7 +18,8 @@ static void sleeper_wait(ag_poller *poller, double timeout) {
   struct pollfd fd = {s->pipe[0], POLLIN, 0};
   struct timespec limit;
   if (timeout >= 0) {
-    if (timeout > 86400) timeout = 86400;
+    if (timeout > 86400)
+      timeout = 86400;
     limit.tv_sec = (time_t)timeout;
     limit.tv_nsec = (long)((timeout - (double)limit.tv_sec) * 1e9);
   }
@@ -51,7 +52,8 @@ static void sleeper_close(ag_poller *poller) {
 
 ag_poller *ag_sleeper_new(void) {
   sleeper *s = calloc(1, sizeof *s);
-  if (s == NULL) return NULL;
+  if (s == NULL)
+    return NULL;
   if (pipe2(s->pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
     free(s);
     return NULL;

@@ -44,8 +44,10 @@ static queue *check_queue(lua_State *L, int arg) {
 /* Whether the item at stack index [a] with order [oa] leaves before the one at [b]. */
 static bool before(lua_State *L, int compare, int a, uint64_t oa, int b, uint64_t ob) {
   if (lua_isnil(L, compare)) {
-    if (lua_compare(L, a, b, LUA_OPLT)) return true;
-    if (lua_compare(L, b, a, LUA_OPLT)) return false;
+    if (lua_compare(L, a, b, LUA_OPLT))
+      return true;
+    if (lua_compare(L, b, a, LUA_OPLT))
+      return false;
   } else {
     for (int turn = 0; turn < 2; turn++) {
       lua_pushvalue(L, compare);
@@ -54,7 +56,8 @@ static bool before(lua_State *L, int compare, int a, uint64_t oa, int b, uint64_
       lua_call(L, 2, 1);
       bool less = lua_toboolean(L, -1);
       lua_pop(L, 1);
-      if (less) return turn == 0;
+      if (less)
+        return turn == 0;
     }
   }
   return oa < ob;
@@ -70,7 +73,8 @@ static void heap_put(lua_State *L, queue *q, int items, int compare) {
     lua_rawgeti(L, items, i / 2);
     bool up = before(L, compare, value, order, value + 1, q->orders[i / 2 - 1]);
     lua_settop(L, value);
-    if (!up) break;
+    if (!up)
+      break;
     path[depth++] = i;
     i /= 2;
   }
@@ -108,7 +112,8 @@ static void heap_get(lua_State *L, queue *q, int items, int compare) {
     }
     bool down = before(L, compare, top + 3, q->orders[child - 1], top + 2, order);
     lua_settop(L, top + 2);
-    if (!down) break;
+    if (!down)
+      break;
     path[depth++] = child;
     i = child;
   }
@@ -130,11 +135,13 @@ static bool full(const queue *q) { return q->maxsize > 0 && q->count >= q->maxsi
 
 /* Makes room for one more item. */
 static void grow(lua_State *L, queue *q, int self) {
-  if (q->count < q->room) return;
+  if (q->count < q->room)
+    return;
   lua_Integer room = q->room ? q->room * 2 : 8;
   if (q->kind == PRIORITY) {
     uint64_t *orders = realloc(q->orders, (size_t)room * sizeof *orders);
-    if (orders == NULL) luaL_error(L, "not enough memory");
+    if (orders == NULL)
+      luaL_error(L, "not enough memory");
     q->orders = orders;
     q->room = room;
   } else if (q->kind == FIFO) {
@@ -182,7 +189,8 @@ static void get_item(lua_State *L, queue *q, int self) {
     lua_pushboolean(L, 0); /* as nil, but the table keeps its shape */
     lua_rawseti(L, top + 1, place);
     q->count--;
-    if (q->kind == FIFO) q->head = (q->head + 1) % q->room;
+    if (q->kind == FIFO)
+      q->head = (q->head + 1) % q->room;
   }
   lua_replace(L, top + 1);
   lua_settop(L, top + 1);
@@ -195,14 +203,14 @@ static void check_item(lua_State *L) {
   lua_settop(L, 2);
 }
 
-static int shut(lua_State *L) {
-  return ag_error_raise(L, ag_self(L), "QueueShutDown", "the queue was shut down");
-}
+static int shut(lua_State *L) { return ag_error_raise(L, ag_self(L), "QueueShutDown", "the queue was shut down"); }
 
 /* 1 queue, 2 item. */
 static int put_now(lua_State *L, ag_state *S, queue *q) {
-  if (q->is_shutdown) return shut(L);
-  if (full(q)) return ag_error_raise(L, S, "QueueFull", "the queue is full (%I items)", q->count);
+  if (q->is_shutdown)
+    return shut(L);
+  if (full(q))
+    return ag_error_raise(L, S, "QueueFull", "the queue is full (%I items)", q->count);
   put_item(L, q, 1);
   q->unfinished++;
   ag_waiters_take_one(S, &q->getters);
@@ -212,8 +220,10 @@ static int put_now(lua_State *L, ag_state *S, queue *q) {
 static int put_resumed(lua_State *L, int status, lua_KContext context);
 
 static int put_or_wait(lua_State *L, ag_state *S, queue *q) {
-  if (!full(q)) return put_now(L, S, q);
-  if (q->is_shutdown) return shut(L);
+  if (!full(q))
+    return put_now(L, S, q);
+  if (q->is_shutdown)
+    return shut(L);
   return ag_waiters_park(L, ag_task_check(L, S, "Queue.put"), &q->putters, "Queue.put", 0, put_resumed);
 }
 
@@ -222,7 +232,8 @@ static int put_resumed(lua_State *L, int status, lua_KContext context) {
   ag_state *S = ag_self(L);
   queue *q = lua_touserdata(L, 1);
   ag_task *task = ag_waiters_back(L, S);
-  if (task->must_cancel && task->turn == AG_TURN_WOKEN && !full(q)) ag_waiters_take_one(S, &q->putters);
+  if (task->must_cancel && task->turn == AG_TURN_WOKEN && !full(q))
+    ag_waiters_take_one(S, &q->putters);
   ag_task_raise(L, S, task);
   return put_or_wait(L, S, q);
 }
@@ -245,7 +256,8 @@ static int queue_put_nowait(lua_State *L) {
 
 static int get_now(lua_State *L, ag_state *S, queue *q) {
   if (empty(q)) {
-    if (q->is_shutdown) return shut(L);
+    if (q->is_shutdown)
+      return shut(L);
     return ag_error_raise(L, S, "QueueEmpty", "the queue is empty");
   }
   get_item(L, q, 1);
@@ -257,9 +269,11 @@ static int get_resumed(lua_State *L, int status, lua_KContext context);
 
 /* With [iterate], the end of the queue is nil instead of an error. */
 static int get_or_wait(lua_State *L, ag_state *S, queue *q, lua_KContext iterate) {
-  if (!empty(q)) return get_now(L, S, q);
+  if (!empty(q))
+    return get_now(L, S, q);
   if (q->is_shutdown) {
-    if (!iterate) return shut(L);
+    if (!iterate)
+      return shut(L);
     lua_pushnil(L);
     return 1;
   }
@@ -271,7 +285,8 @@ static int get_resumed(lua_State *L, int status, lua_KContext iterate) {
   ag_state *S = ag_self(L);
   queue *q = lua_touserdata(L, 1);
   ag_task *task = ag_waiters_back(L, S);
-  if (task->must_cancel && task->turn == AG_TURN_WOKEN && !empty(q)) ag_waiters_take_one(S, &q->getters);
+  if (task->must_cancel && task->turn == AG_TURN_WOKEN && !empty(q))
+    ag_waiters_take_one(S, &q->getters);
   ag_task_raise(L, S, task);
   return get_or_wait(L, S, q, iterate);
 }
@@ -308,13 +323,15 @@ static int queue_items(lua_State *L) {
 /* ---- join, shutdown ---- */
 
 static void finish_one(ag_state *S, queue *q) {
-  if (--q->unfinished == 0) ag_waiters_wake_some(S, &q->joiners, LUA_MAXINTEGER);
+  if (--q->unfinished == 0)
+    ag_waiters_wake_some(S, &q->joiners, LUA_MAXINTEGER);
 }
 
 /* queue:task_done(): an item that was taken out has been dealt with. */
 static int queue_task_done(lua_State *L) {
   queue *q = check_queue(L, 1);
-  if (q->unfinished <= 0) return ag_error_raise(L, ag_self(L), "RuntimeError", "task_done() called too many times");
+  if (q->unfinished <= 0)
+    return ag_error_raise(L, ag_self(L), "RuntimeError", "task_done() called too many times");
   finish_one(ag_self(L), q);
   return 0;
 }
@@ -329,7 +346,8 @@ static int joined(lua_State *L, int status, lua_KContext context) {
 static int queue_join(lua_State *L) {
   queue *q = check_queue(L, 1);
   lua_settop(L, 1);
-  if (q->unfinished == 0) return 0;
+  if (q->unfinished == 0)
+    return 0;
   return ag_waiters_park(L, ag_task_check(L, ag_self(L), "Queue.join"), &q->joiners, "Queue.join", 0, joined);
 }
 
@@ -344,11 +362,14 @@ static int queue_shutdown(lua_State *L) {
     q->room = 0; /* the ring is made anew with the next item; there is none */
     while (q->count > 0) {
       q->count--;
-      if (q->unfinished > 0) finish_one(S, q);
+      if (q->unfinished > 0)
+        finish_one(S, q);
     }
   }
-  while (!ag_list_empty(&q->getters)) ag_waiters_take_one(S, &q->getters);
-  while (!ag_list_empty(&q->putters)) ag_waiters_take_one(S, &q->putters);
+  while (!ag_list_empty(&q->getters))
+    ag_waiters_take_one(S, &q->getters);
+  while (!ag_list_empty(&q->putters))
+    ag_waiters_take_one(S, &q->putters);
   return 0;
 }
 

@@ -20,7 +20,8 @@ static void print_context(lua_State *L, int context) {
     lua_pop(L, 1);
     lua_getfield(L, context, "future");
   }
-  if (!lua_isnil(L, -1)) fprintf(stderr, "  %s\n", luaL_tolstring(L, -1, NULL));
+  if (!lua_isnil(L, -1))
+    fprintf(stderr, "  %s\n", luaL_tolstring(L, -1, NULL));
   lua_getfield(L, context, "exception");
   if (!lua_isnil(L, -1)) {
     fprintf(stderr, "%s\n", luaL_tolstring(L, -1, NULL));
@@ -59,7 +60,8 @@ static void handle(lua_State *L, ag_loop *loop) {
 
 void ag_report(lua_State *L, ag_loop *loop, const char *message, int index) {
   int error = lua_gettop(L);
-  if (index != 0) index = lua_absindex(L, index);
+  if (index != 0)
+    index = lua_absindex(L, index);
   lua_createtable(L, 0, 3);
   lua_pushstring(L, message);
   lua_setfield(L, -2, "message");
@@ -77,7 +79,8 @@ void ag_report(lua_State *L, ag_loop *loop, const char *message, int index) {
 static int watch_gc(lua_State *L) {
   ag_state *S = ag_self(L);
   watch *w = lua_touserdata(L, 1);
-  if (!w->active || S->closed) return 0;
+  if (!w->active || S->closed)
+    return 0;
   w->active = false;
   lua_getiuservalue(L, 1, 2);
   lua_replace(L, 1);
@@ -91,7 +94,8 @@ void ag_report_later(lua_State *L, ag_state *S) {
   lua_pushvalue(L, 1);
   lua_rawseti(L, -2, ++S->reported);
   lua_pop(L, 1);
-  for (ag_link *l = S->loops.next; l != &S->loops; l = l->next) ag_container(l, ag_loop, among)->suspects = true;
+  for (ag_link *l = S->loops.next; l != &S->loops; l = l->next)
+    ag_container(l, ag_loop, among)->suspects = true;
 }
 
 void ag_watch(lua_State *L, ag_state *S, int index) {
@@ -113,7 +117,8 @@ void ag_watch(lua_State *L, ag_state *S, int index) {
   w->active = true;
   future->watched = true;
   ag_loop *loop = ag_loop_find(S, future->loop);
-  if (loop != NULL) loop->suspects = true;
+  if (loop != NULL)
+    loop->suspects = true;
 }
 
 void ag_unwatch(lua_State *L, ag_state *S, ag_future *future, int index) {
@@ -141,15 +146,16 @@ static void report_one(lua_State *L, ag_loop *loop) {
     lua_pushvalue(L, self);
     lua_rawget(L, -2);
     const char *origin = lua_tostring(L, -1); /* "file:line: " */
-    const char *message =
-        origin == NULL ? lua_pushfstring(L, "coroutine %s was never awaited", site)
-                       : lua_pushfstring(L, "%scoroutine %s, made here, was never awaited", origin, site);
+    const char *message = origin == NULL
+                              ? lua_pushfstring(L, "coroutine %s was never awaited", site)
+                              : lua_pushfstring(L, "%scoroutine %s, made here, was never awaited", origin, site);
     lua_pushnil(L);
     ag_report(L, loop, message, 0);
   } else {
     static const char *const messages[] = {"Future exception was never retrieved", "Task exception was never retrieved",
                                            "Gather exception was never retrieved"};
-    if (future->watched) ag_unwatch(L, S, future, self);
+    if (future->watched)
+      ag_unwatch(L, S, future, self);
     future->asked = true;
     lua_getiuservalue(L, self, 2);
     ag_report(L, loop, messages[future->kind], self);
@@ -168,7 +174,8 @@ void ag_report_suspects(lua_State *L, ag_loop *loop, bool all) {
   double start = now();
   if (!all && S->reported == 0) {
     /* Looking costs a full collection: at most a twentieth of the time goes into it. */
-    if (start - loop->collected < 20 * loop->collection) return;
+    if (start - loop->collected < 20 * loop->collection)
+      return;
   }
   loop->suspects = false;
   luaL_checkstack(L, 20, NULL);

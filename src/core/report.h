@@ -4,7 +4,8 @@
 
 #include "core/future.h"
 
-/* Gives [message] with the error object on top and the future at [index] (0: none) to the exception handler. [-1, +0, m] */
+/* Gives [message] with the error object on top and the future at [index] (0: none) to the exception handler. [-1, +0,
+ * m] */
 void ag_report(lua_State *L, ag_loop *loop, const char *message, int index);
 /* Watches the failed future at [index] for nobody asking. [-0, +0, m] */
 void ag_watch(lua_State *L, ag_state *S, int index);

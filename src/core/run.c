@@ -19,7 +19,8 @@ static void second_interrupt(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
   ag_state *S = ag_state_open(L);
-  if (S->running != NULL) S->running->interrupts = 0;
+  if (S->running != NULL)
+    S->running->interrupts = 0;
   lua_pushliteral(L, "interrupted");
   ag_error_push(L, S, "KeyboardInterrupt");
   lua_error(L);
@@ -28,7 +29,8 @@ static void second_interrupt(lua_State *L, lua_Debug *ar) {
 static void on_interrupt(int signal_number) {
   (void)signal_number;
   ag_loop *loop = interrupted_loop;
-  if (loop == NULL) return;
+  if (loop == NULL)
+    return;
   if (++loop->interrupts >= 2 && loop->task != NULL)
     lua_sethook(loop->task->thread.L, second_interrupt, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
   loop->poller->wake(loop->poller);
@@ -64,11 +66,14 @@ static void run_until(lua_State *L, ag_loop *loop, int index) {
   ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &stop.node.link);
   int status = lua_pcall(L, 2, 1, 0);
   ag_link_remove(&stop.node.link);
-  if (status != LUA_OK) lua_error(L);
+  if (status != LUA_OK)
+    lua_error(L);
   bool alive = lua_toboolean(L, -1);
   lua_pop(L, 1);
-  if (future->status != AG_PENDING) return;
-  if (alive) ag_error_raise(L, loop->S, "RuntimeError", "Event loop stopped before Future completed.");
+  if (future->status != AG_PENDING)
+    return;
+  if (alive)
+    ag_error_raise(L, loop->S, "RuntimeError", "Event loop stopped before Future completed.");
   push_waits(L, loop);
   ag_error_push(L, loop->S, "DeadlockError");
   lua_error(L);
@@ -129,7 +134,8 @@ static int finish_tasks(lua_State *L) {
     ag_future *future = lua_touserdata(L, -1);
     while (future->status == AG_PENDING && !g->over) {
       bool idle = ag_list_empty(&loop->ready) && ag_list_empty(&loop->current);
-      if (idle && loop->timers.count == 1 && !loop->poller->alive(loop->poller)) return 0; /* nothing but [g] can come */
+      if (idle && loop->timers.count == 1 && !loop->poller->alive(loop->poller))
+        return 0; /* nothing but [g] can come */
       ag_loop_iterate(L, loop, true, true);
     }
     lua_pop(L, 1);
@@ -168,7 +174,8 @@ static void cancel_all(lua_State *L, ag_loop *loop) {
     }
     grace g = {{{{NULL, NULL}, grace_over}, 0}, false};
     ag_link_init(&g.timer.node.link);
-    if (!ag_timer_start(&loop->timers, &g.timer, ag_loop_time(loop) + (round == 0 ? first_grace : next_grace))) return;
+    if (!ag_timer_start(&loop->timers, &g.timer, ag_loop_time(loop) + (round == 0 ? first_grace : next_grace)))
+      return;
     lua_pushcfunction(L, finish_tasks);
     lua_pushlightuserdata(L, loop);
     lua_pushvalue(L, list);
@@ -176,7 +183,8 @@ static void cancel_all(lua_State *L, ag_loop *loop) {
     int status = lua_pcall(L, 3, 0, 0);
     ag_timer_stop(&loop->timers, &g.timer);
     ag_link_remove(&g.timer.node.link);
-    if (status != LUA_OK) lua_error(L);
+    if (status != LUA_OK)
+      lua_error(L);
     for (lua_Integer i = 1; i <= n; i++) {
       lua_rawgeti(L, list, i);
       ag_future *future = lua_touserdata(L, -1);
@@ -188,7 +196,8 @@ static void cancel_all(lua_State *L, ag_loop *loop) {
     }
     lua_settop(L, list - 1);
   }
-  for (int i = 0; i < 4 && !ag_list_empty(&loop->ready); i++) ag_loop_iterate(L, loop, false, true);
+  for (int i = 0; i < 4 && !ag_list_empty(&loop->ready); i++)
+    ag_loop_iterate(L, loop, false, true);
 }
 
 static void enter(ag_state *S, ag_loop *loop) {
@@ -197,7 +206,8 @@ static void enter(ag_state *S, ag_loop *loop) {
 }
 
 static void leave(ag_state *S, ag_loop *loop) {
-  if (S->running == loop) S->running = NULL;
+  if (S->running == loop)
+    S->running = NULL;
   loop->running = false;
 }
 
@@ -212,7 +222,8 @@ static int main_phase(lua_State *L) {
     ag_error_push(L, S, "KeyboardInterrupt");
     return lua_error(L);
   }
-  if (future->status == AG_RESULT) return ag_future_results(L, S, 2);
+  if (future->status == AG_RESULT)
+    return ag_future_results(L, S, 2);
   ag_future_value(L, S, 2); /* 3: the error object; the traceback goes with the error */
   ag_chain_push(L, S, 2);
   lua_getfield(L, 3, "value");
@@ -245,8 +256,10 @@ static int protected_phase(lua_State *L, ag_state *S, lua_CFunction phase, int b
 /* Whether SIGINT is ours to answer: on the process's first thread, where nobody ignores it. As asyncio replaces
 ** Python's own handler, this replaces that of the lua program; the one before comes back at the end. */
 static bool catch_interrupts(ag_loop *loop, struct sigaction *before) {
-  if (interrupted_loop != NULL || getpid() != (pid_t)syscall(SYS_gettid)) return false;
-  if (sigaction(SIGINT, NULL, before) != 0 || before->sa_handler == SIG_IGN) return false;
+  if (interrupted_loop != NULL || getpid() != (pid_t)syscall(SYS_gettid))
+    return false;
+  if (sigaction(SIGINT, NULL, before) != 0 || before->sa_handler == SIG_IGN)
+    return false;
   struct sigaction ours;
   memset(&ours, 0, sizeof ours);
   ours.sa_handler = on_interrupt;
@@ -301,7 +314,8 @@ static void check_main(lua_State *L, ag_state *S, int arg, bool futures) {
   }
   if ((ag_coro_to(L, S, arg, &used) != NULL && used) || (!futures && ag_future_to(L, S, arg) != NULL))
     ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
-  if (lua_type(L, arg) == LUA_TTHREAD) ag_thread_function(L, arg, arg);
+  if (lua_type(L, arg) == LUA_TTHREAD)
+    ag_thread_function(L, arg, arg);
 }
 
 static void shut_down(lua_State *L, ag_state *S, int loop_index) {
@@ -309,7 +323,8 @@ static void shut_down(lua_State *L, ag_state *S, int loop_index) {
   int top = lua_gettop(L);
   enter(S, loop);
   lua_pushvalue(L, loop_index);
-  if (protected_phase(L, S, shutdown_phase, top) != LUA_OK) lua_pop(L, 1);
+  if (protected_phase(L, S, shutdown_phase, top) != LUA_OK)
+    lua_pop(L, 1);
   leave(S, loop);
   lua_settop(L, top);
   ag_loop_close(L, loop);
@@ -330,7 +345,8 @@ static int run_nested(lua_State *L, ag_state *S) {
   else
     ag_ensure_future(L, loop, 1, 1);
   lua_settop(L, 1);
-  if (ag_task_here(L, S) != NULL && lua_isyieldable(L) && !loop->inner_stuck) return ag_await_future(L, S);
+  if (ag_task_here(L, S) != NULL && lua_isyieldable(L) && !loop->inner_stuck)
+    return ag_await_future(L, S);
   ag_task *outer = loop->task;
   loop->task = NULL;
   lua_pushcfunction(L, pump);
@@ -338,7 +354,8 @@ static int run_nested(lua_State *L, ag_state *S) {
   lua_pushvalue(L, 1);
   int status = lua_pcall(L, 2, 0, 0);
   loop->task = outer;
-  if (status != LUA_OK) return lua_error(L);
+  if (status != LUA_OK)
+    return lua_error(L);
   return ag_future_results(L, S, 1);
 }
 
@@ -346,17 +363,20 @@ static int run_nested(lua_State *L, ag_state *S) {
 static int run(lua_State *L) {
   ag_state *S = ag_self(L);
   check_main(L, S, 1, false);
-  if (S->running != NULL) return run_nested(L, S);
+  if (S->running != NULL)
+    return run_nested(L, S);
   ag_loop_new(L, S, false, false);
   lua_insert(L, 1);
   int status = run_main(L, S, 1, 1, 0);
   shut_down(L, S, 1);
-  if (status != LUA_OK) return lua_error(L);
+  if (status != LUA_OK)
+    return lua_error(L);
   return lua_gettop(L) - 1;
 }
 
 static void check_not_running(lua_State *L, ag_state *S) {
-  if (S->running != NULL) ag_error_raise(L, S, "RuntimeError", "This event loop is already running");
+  if (S->running != NULL)
+    ag_error_raise(L, S, "RuntimeError", "This event loop is already running");
 }
 
 /* loop:run_until_complete(aw) */
@@ -367,7 +387,8 @@ static int loop_run_until_complete(lua_State *L) {
   check_main(L, S, 2, true);
   lua_settop(L, 2);
   int status = run_main(L, S, 1, 1, 0);
-  if (status != LUA_OK) return lua_error(L);
+  if (status != LUA_OK)
+    return lua_error(L);
   return lua_gettop(L) - 1;
 }
 
@@ -395,14 +416,16 @@ static int loop_run_forever(lua_State *L) {
 /* Pushes the runner's loop; raises unless 1 is a Runner. */
 static ag_loop *runner_loop(lua_State *L) {
   bool ours = lua_istable(L, 1) && lua_getmetatable(L, 1) && lua_rawequal(L, -1, lua_upvalueindex(2));
-  if (!ours) luaL_argerror(L, 1, lua_pushfstring(L, "Runner expected, got %s", ag_type_name(L, 1)));
+  if (!ours)
+    luaL_argerror(L, 1, lua_pushfstring(L, "Runner expected, got %s", ag_type_name(L, 1)));
   lua_getfield(L, 1, "loop");
   return lua_touserdata(L, -1);
 }
 
 static ag_loop *runner_open_loop(lua_State *L) {
   ag_loop *loop = runner_loop(L);
-  if (loop->closed) ag_error_raise(L, ag_self(L), "RuntimeError", "Runner is closed");
+  if (loop->closed)
+    ag_error_raise(L, ag_self(L), "RuntimeError", "Runner is closed");
   return loop;
 }
 
@@ -432,7 +455,8 @@ static int runner_run(lua_State *L) {
   lua_getfield(L, 2, "loop");
   lua_replace(L, 2);
   int status = run_main(L, S, 2, 2, lua_isnil(L, 1) ? 0 : 1);
-  if (status != LUA_OK) return lua_error(L);
+  if (status != LUA_OK)
+    return lua_error(L);
   return lua_gettop(L) - 2;
 }
 
@@ -444,8 +468,10 @@ static int runner_get_loop(lua_State *L) {
 static int runner_close(lua_State *L) {
   ag_state *S = ag_self(L);
   ag_loop *loop = runner_loop(L);
-  if (loop->closed) return 0;
-  if (S->running != NULL) return ag_error_raise(L, S, "RuntimeError", "Runner cannot be closed while a loop runs");
+  if (loop->closed)
+    return 0;
+  if (S->running != NULL)
+    return ag_error_raise(L, S, "RuntimeError", "Runner cannot be closed while a loop runs");
   shut_down(L, S, lua_gettop(L));
   return 0;
 }

@@ -87,7 +87,8 @@ void ag_new_class(lua_State *L, ag_state *S, const char *name, const luaL_Reg *m
   lua_pushstring(L, name);
   lua_setfield(L, metatable, "__name");
   for (int i = 0; i < 3; i++) {
-    if (events[i].function == NULL) continue;
+    if (events[i].function == NULL)
+      continue;
     lua_pushlightuserdata(L, S);
     lua_pushvalue(L, metatable);
     lua_pushcclosure(L, events[i].function, 2);
@@ -117,7 +118,8 @@ int ag_keep(lua_State *L, ag_state *S) {
     if (slot > S->free_size) {
       int size = S->free_size ? S->free_size * 2 : 64;
       int *slots = realloc(S->free_slots, (size_t)size * sizeof *slots);
-      if (slots == NULL) luaL_error(L, "not enough memory");
+      if (slots == NULL)
+        luaL_error(L, "not enough memory");
       S->free_slots = slots;
       S->free_size = size;
     }
@@ -134,7 +136,8 @@ int ag_keep(lua_State *L, ag_state *S) {
 }
 
 void ag_drop(lua_State *L, ag_state *S, int slot) {
-  if (slot == 0 || S->closed) return;
+  if (slot == 0 || S->closed)
+    return;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
   lua_pushboolean(L, 0);
   lua_rawseti(L, -2, slot);
@@ -158,14 +161,16 @@ ag_thread ag_thread_take(lua_State *L, ag_state *S) {
     if (S->in_use >= S->pool_size) { /* room to rest is made here, so that giving back cannot fail */
       int size = S->pool_size ? S->pool_size * 2 : AG_POOL_MIN;
       ag_thread *pool = realloc(S->pool, (size_t)size * sizeof *pool);
-      if (pool == NULL) luaL_error(L, "not enough memory");
+      if (pool == NULL)
+        luaL_error(L, "not enough memory");
       S->pool = pool;
       S->pool_size = size;
     }
     thread.L = lua_newthread(L);
     thread.slot = ag_keep(L, S);
   }
-  if (++S->in_use > S->peak) S->peak = S->in_use;
+  if (++S->in_use > S->peak)
+    S->peak = S->in_use;
   return thread;
 }
 
@@ -174,20 +179,25 @@ static void forget_one(lua_State *L, ag_state *S) { ag_drop(L, S, S->pool[--S->p
 
 void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled) {
   S->in_use--;
-  if (S->closed) return;
-  if ((++S->given & 1023) == 0 && S->peak > S->in_use) S->peak -= (S->peak - S->in_use) / 16;
+  if (S->closed)
+    return;
+  if ((++S->given & 1023) == 0 && S->peak > S->in_use)
+    S->peak -= (S->peak - S->in_use) / 16;
   int enough = S->peak > AG_POOL_MIN ? S->peak : AG_POOL_MIN;
   if (spoiled || !S->recycle || S->pooled >= S->pool_size) {
     ag_drop(L, S, thread.slot);
   } else {
     S->pool[S->pooled++] = thread;
-    if (S->pooled + S->in_use > enough) forget_one(L, S);
+    if (S->pooled + S->in_use > enough)
+      forget_one(L, S);
   }
-  if (S->pooled > 0 && S->pooled + S->in_use > enough) forget_one(L, S);
+  if (S->pooled > 0 && S->pooled + S->in_use > enough)
+    forget_one(L, S);
 }
 
 const char *ag_type_name(lua_State *L, int index) {
-  if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING) return lua_tostring(L, -1);
+  if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING)
+    return lua_tostring(L, -1);
   lua_pushstring(L, luaL_typename(L, index));
   return lua_tostring(L, -1);
 }

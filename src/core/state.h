@@ -30,36 +30,36 @@ typedef struct ag_state {
   int nfree, free_size, top_slot;
   ag_thread *pool; /* threads that rest; there is room for every thread in use as well */
   int pooled, pool_size;
-  int in_use, peak;    /* threads in use, and their recent peak */
-  unsigned given;      /* counts threads given back; the peak decays by it */
+  int in_use, peak; /* threads in use, and their recent peak */
+  unsigned given;   /* counts threads given back; the peak decays by it */
   bool recycle;
-  bool spoiled;        /* the thread that just ended must not be used again */
-  bool contexts_used;  /* some context variable was set */
+  bool spoiled;       /* the thread that just ended must not be used again */
+  bool contexts_used; /* some context variable was set */
   uint32_t next_loop, next_task;
   uint32_t cancel_epoch;
-  lua_State *closing; /* the generator that is being closed */
-  size_t unstarted; /* coros that nobody has started */
+  lua_State *closing;                                                     /* the generator that is being closed */
+  size_t unstarted;                                                       /* coros that nobody has started */
   int mt_future, mt_task, mt_coro, mt_used, mt_handle, mt_loop, mt_watch; /* registry references */
   int mt_context, mt_variable, mt_token;
   int mt_queues[3];
   const void *id_future, *id_task, *id_coro, *id_used;
   int worker, frame, handler; /* registry references: bodies of threads (step.c, await.c), their message handler */
-  int errors;               /* registry reference: class name -> class */
-  int cancelled;            /* registry reference: CancelledError without a message */
-  int names;                /* registry reference: weak table task or function -> name */
-  int throws;               /* registry reference: slot -> error to throw at the next step */
-  int suspects;             /* registry reference: weak table of failed futures nobody asked */
-  int causes;               /* registry reference: weak table failed task or gather -> the one its error came from */
-  int origins;              /* registry reference: weak table coro -> "file:line" that made it, in debug mode */
-  int contexts;             /* registry reference: weak table task or handle -> context */
-  int waiting;              /* registry reference: weak table of generators that wait (see generator.c) */
-  int outside;              /* registry reference: the context of code outside tasks */
-  lua_Hook saved_hook;      /* while an error is thrown by a hook: the script's own */
+  int errors;                 /* registry reference: class name -> class */
+  int cancelled;              /* registry reference: CancelledError without a message */
+  int names;                  /* registry reference: weak table task or function -> name */
+  int throws;                 /* registry reference: slot -> error to throw at the next step */
+  int suspects;               /* registry reference: weak table of failed futures nobody asked */
+  int causes;                 /* registry reference: weak table failed task or gather -> the one its error came from */
+  int origins;                /* registry reference: weak table coro -> "file:line" that made it, in debug mode */
+  int contexts;               /* registry reference: weak table task or handle -> context */
+  int waiting;                /* registry reference: weak table of generators that wait (see generator.c) */
+  int outside;                /* registry reference: the context of code outside tasks */
+  lua_Hook saved_hook;        /* while an error is thrown by a hook: the script's own */
   int saved_mask, saved_count;
-  int reports;              /* registry reference: list of what __gc found */
-  lua_Integer reported;     /* length of that list */
-  int module;               /* registry reference: the module's table */
-  bool debug;               /* remember where coros were made */
+  int reports;          /* registry reference: list of what __gc found */
+  lua_Integer reported; /* length of that list */
+  int module;           /* registry reference: the module's table */
+  bool debug;           /* remember where coros were made */
   bool closed;
 } ag_state;
 

@@ -19,7 +19,8 @@ static int message_handler(lua_State *L) {
   ag_task *task = S->running != NULL ? S->running->task : NULL;
   lua_settop(L, 1);
   ag_error_normalize(L, 1);
-  if (task == NULL || ag_error_is(L, S, 1, "CancelledError")) return 1;
+  if (task == NULL || ag_error_is(L, S, 1, "CancelledError"))
+    return 1;
   ag_push_kept(L, S, task->future.slot);
   if (task->raising) { /* from a thread above: the traceback goes on here */
     task->raising = false;
@@ -105,7 +106,8 @@ static void throw_hook(lua_State *L, lua_Debug *ar) {
   ag_state *S = ag_state_open(L);
   lua_sethook(L, S->saved_hook, S->saved_mask, S->saved_count);
   ag_task *task = S->running != NULL ? S->running->task : NULL;
-  if (task == NULL || task->thread.L != L) return;
+  if (task == NULL || task->thread.L != L)
+    return;
   ag_task_take_throw(L, S, task);
   lua_error(L);
 }
@@ -124,8 +126,9 @@ static void stray_yield(lua_State *L, ag_loop *loop, ag_task *task, int nres) {
   task->stray = true;
   if (nres > 0) {
     luaL_where(co, 1);
-    lua_pushfstring(L, "%stask got a bad yield of a %s (to wait, call a function of agather; generators need agather.coroutine)",
-                    lua_tostring(co, -1), luaL_typename(co, -1 - nres));
+    lua_pushfstring(
+        L, "%stask got a bad yield of a %s (to wait, call a function of agather; generators need agather.coroutine)",
+        lua_tostring(co, -1), luaL_typename(co, -1 - nres));
     lua_pop(co, nres + 1);
     ag_error_push(L, loop->S, "RuntimeError");
     keep_throw(L, loop->S, task);
@@ -154,7 +157,8 @@ static int work_resumed(lua_State *L, int status, lua_KContext context) {
   (void)context;
   ag_state *S = ag_self(L);
   ag_task *task = ag_task_here(L, S);
-  if (task == NULL) return ag_task_hijacked(L, S);
+  if (task == NULL)
+    return ag_task_hijacked(L, S);
   end_task(L, S, task, status != LUA_YIELD);
   return 0;
 }
@@ -162,11 +166,14 @@ static int work_resumed(lua_State *L, int status, lua_KContext context) {
 /* Takes a fresh task from the ready queue, to run on the thread that has just ended another. */
 static bool next_fresh(ag_state *S, ag_thread thread) {
   ag_loop *loop = S->running;
-  if (loop->solo || !S->recycle || ag_list_empty(&loop->current)) return false;
+  if (loop->solo || !S->recycle || ag_list_empty(&loop->current))
+    return false;
   ag_node *node = ag_container(loop->current.next, ag_node, link);
-  if (node->run != ag_task_step) return false;
+  if (node->run != ag_task_step)
+    return false;
   ag_task *task = ag_container(node, ag_task, timer.node);
-  if (task->thread.L != NULL || task->must_cancel) return false;
+  if (task->thread.L != NULL || task->must_cancel)
+    return false;
   ag_link_remove(&node->link);
   task->thread = thread;
   loop->task = task;
@@ -203,7 +210,8 @@ static int frame_ended(lua_State *L, int status, lua_KContext context) {
   (void)context;
   ag_state *S = ag_self(L);
   ag_task *task = ag_task_here(L, S);
-  if (task == NULL) return ag_task_hijacked(L, S);
+  if (task == NULL)
+    return ag_task_hijacked(L, S);
   task->failed = status != LUA_OK && status != LUA_YIELD;
   return task->failed ? 1 : lua_gettop(L) - 1;
 }
@@ -243,8 +251,10 @@ static int leave_frame(lua_State *L, ag_state *S, ag_task *task, int status, int
 
 /* Closes a thread that rests, running its <close> handlers, which cannot wait. */
 static void reset_thread(lua_State *L, ag_state *S, ag_thread thread) {
-  if (thread.L == NULL) return;
-  if (lua_status(thread.L) == LUA_YIELD && !S->closed) lua_resetthread(thread.L);
+  if (thread.L == NULL)
+    return;
+  if (lua_status(thread.L) == LUA_YIELD && !S->closed)
+    lua_resetthread(thread.L);
   ag_thread_give(L, S, thread, true);
 }
 
@@ -317,7 +327,8 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
     return;
   } else if (task->stray) {
     task->stray = false;
-    if (task->must_cancel || task->bad_yield) throw_into_yield(S, task);
+    if (task->must_cancel || task->bad_yield)
+      throw_into_yield(S, task);
   }
   ag_task *outer = loop->task;
   bool was_solo = loop->solo;
@@ -337,7 +348,8 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
   loop->inner = inner;
   loop->inner_stuck = stuck;
   if (status == LUA_YIELD) {
-    if (!task->parked) stray_yield(L, loop, task, nres);
+    if (!task->parked)
+      stray_yield(L, loop, task, nres);
     return;
   }
   bool spoiled = S->spoiled;
@@ -359,11 +371,14 @@ static ag_task *task_of(lua_State *L, ag_state *S) {
     ag_push_kept(L, S, i);
     ag_future *future = ag_future_to(L, S, -1);
     lua_pop(L, 1);
-    if (future == NULL || future->kind != AG_TASK || future->status != AG_PENDING) continue;
+    if (future == NULL || future->kind != AG_TASK || future->status != AG_PENDING)
+      continue;
     ag_task *task = (ag_task *)future;
-    if (task->thread.L == L) return task;
+    if (task->thread.L == L)
+      return task;
     for (ag_frame *frame = task->frames; frame != NULL; frame = frame->below)
-      if (frame->thread.L == L) return task;
+      if (frame->thread.L == L)
+        return task;
   }
   return NULL;
 }
@@ -376,7 +391,8 @@ static void detach(ag_state *S, ag_task *task) {
     ag_wake(wait);
     wait->cancel(wait);
   }
-  if (loop != NULL) ag_timer_stop(&loop->timers, &task->timer);
+  if (loop != NULL)
+    ag_timer_stop(&loop->timers, &task->timer);
   ag_link_remove(&task->timer.node.link);
   ag_link_remove(&task->turn_link);
   task->timer.node.run = ag_task_step;
@@ -389,7 +405,8 @@ int ag_task_hijacked(lua_State *L, ag_state *S) {
     detach(S, task);
     task->hijacked = true;
     ag_loop *loop = ag_loop_find(S, task->future.loop);
-    if (loop != NULL) ag_loop_ready(loop, &task->timer.node);
+    if (loop != NULL)
+      ag_loop_ready(loop, &task->timer.node);
   }
   return luaL_error(L, "the thread of a task was resumed by hand: only the loop may do that");
 }
@@ -399,7 +416,8 @@ void ag_task_abandon(lua_State *L, ag_state *S, int index) {
   index = lua_absindex(L, index);
   detach(S, task);
   reset_threads(L, S, task);
-  if (task->future.status != AG_PENDING) return; /* a <close> handler may do anything */
+  if (task->future.status != AG_PENDING)
+    return; /* a <close> handler may do anything */
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
   ag_future_set_cancelled(L, S, index);
 }

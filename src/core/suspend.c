@@ -30,7 +30,8 @@ int ag_suspend(lua_State *L, ag_wait *wait, lua_KContext context, lua_KFunction 
 
 void ag_wake(ag_wait *wait) {
   ag_task *task = wait->task;
-  if (task == NULL) return;
+  if (task == NULL)
+    return;
   wait->task = NULL;
   task->operation = NULL;
   task->wait = AG_WAIT_NONE;

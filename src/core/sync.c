@@ -33,7 +33,8 @@ static void *check(lua_State *L, int arg) {
   if (p != NULL && lua_getmetatable(L, arg)) {
     bool same = lua_rawequal(L, -1, lua_upvalueindex(2));
     lua_pop(L, 1);
-    if (same) return p;
+    if (same)
+      return p;
   }
   lua_getfield(L, lua_upvalueindex(2), "__name");
   luaL_typeerror(L, arg, lua_tostring(L, -1));
@@ -62,7 +63,8 @@ static uint32_t current_id(ag_state *S) {
 
 static void wake_first(ag_state *S, ag_link *waiters) {
   ag_task *task = ag_waiters_first(waiters);
-  if (task != NULL) ag_waiters_wake(S, task);
+  if (task != NULL)
+    ag_waiters_wake(S, task);
 }
 
 static void lock_take(ag_state *S, lock *l) {
@@ -77,7 +79,8 @@ static void lock_give(ag_state *S, lock *l) {
 
 /* Takes the lock if nobody holds it and nobody waits for it. */
 static bool lock_try(ag_state *S, lock *l) {
-  if (l->locked || ag_waiters_any(&l->waiters)) return false;
+  if (l->locked || ag_waiters_any(&l->waiters))
+    return false;
   lock_take(S, l);
   return true;
 }
@@ -87,7 +90,8 @@ static int lock_acquired(lua_State *L, int status, lua_KContext context) {
   ag_state *S = ag_self(L);
   lock *l = lua_touserdata(L, 1);
   ag_task *task = ag_waiters_back(L, S);
-  if (task->must_cancel && !l->locked) wake_first(S, &l->waiters);
+  if (task->must_cancel && !l->locked)
+    wake_first(S, &l->waiters);
   ag_task_raise(L, S, task);
   lock_take(S, l);
   return 1;
@@ -98,14 +102,16 @@ static int lock_acquire(lua_State *L) {
   ag_state *S = ag_self(L);
   lock *l = check(L, 1);
   lua_settop(L, 1);
-  if (lock_try(S, l)) return 1;
+  if (lock_try(S, l))
+    return 1;
   return ag_waiters_park(L, ag_task_check(L, S, "Lock.acquire"), &l->waiters, "Lock", 0, lock_acquired);
 }
 
 /* lock:release() */
 static int lock_release(lua_State *L) {
   lock *l = check(L, 1);
-  if (!l->locked) return ag_error_raise(L, ag_self(L), "RuntimeError", "Lock is not acquired.");
+  if (!l->locked)
+    return ag_error_raise(L, ag_self(L), "RuntimeError", "Lock is not acquired.");
   lock_give(ag_self(L), l);
   return 0;
 }
@@ -114,7 +120,8 @@ static int lock_release(lua_State *L) {
 static int lock_close(lua_State *L) {
   ag_state *S = ag_self(L);
   lock *l = check(L, 1);
-  if (l->locked && l->owner == current_id(S)) lock_give(S, l);
+  if (l->locked && l->owner == current_id(S))
+    lock_give(S, l);
   return 0;
 }
 
@@ -182,7 +189,8 @@ static bool semaphore_busy(const semaphore *s) { return s->value == 0 || ag_wait
 
 static void semaphore_wake_next(ag_state *S, semaphore *s) {
   for (ag_link *l = s->waiters.next; l != &s->waiters; l = l->next) {
-    if (!ag_waiters_wake(S, ag_container(l, ag_task, turn_link))) continue;
+    if (!ag_waiters_wake(S, ag_container(l, ag_task, turn_link)))
+      continue;
     s->value--;
     return;
   }
@@ -198,7 +206,8 @@ static int semaphore_acquired(lua_State *L, int status, lua_KContext context) {
     semaphore_wake_next(S, s);
   }
   ag_task_raise(L, S, task);
-  if (s->value > 0) semaphore_wake_next(S, s);
+  if (s->value > 0)
+    semaphore_wake_next(S, s);
   return 1;
 }
 
@@ -208,7 +217,8 @@ static int semaphore_acquire(lua_State *L) {
   semaphore *s = check(L, 1);
   lua_settop(L, 1);
   if (semaphore_busy(s))
-    return ag_waiters_park(L, ag_task_check(L, S, "Semaphore.acquire"), &s->waiters, "Semaphore", 0, semaphore_acquired);
+    return ag_waiters_park(L, ag_task_check(L, S, "Semaphore.acquire"), &s->waiters, "Semaphore", 0,
+                           semaphore_acquired);
   s->value--;
   return 1;
 }
@@ -230,7 +240,8 @@ static int semaphore_locked(lua_State *L) {
 
 static semaphore *make_semaphore(lua_State *L) {
   lua_Integer value = luaL_optinteger(L, 1, 1);
-  if (value < 0) luaL_argerror(L, 1, lua_pushfstring(L, "initial value must not be negative, got %I", value));
+  if (value < 0)
+    luaL_argerror(L, 1, lua_pushfstring(L, "initial value must not be negative, got %I", value));
   semaphore *s = new_primitive(L, sizeof *s);
   s->value = value;
   s->bound = -1;
@@ -265,7 +276,8 @@ static int condition_waited(lua_State *L, int status, lua_KContext stage) {
     lua_replace(L, 3);
   }
   if (task->must_cancel) {
-    if (stage == LOCKED && !c->lock->locked) wake_first(S, &c->lock->waiters);
+    if (stage == LOCKED && !c->lock->locked)
+      wake_first(S, &c->lock->waiters);
     ag_task_take_throw(L, S, task);
     lua_replace(L, 2);
   } else if (stage == LOCKED) {
@@ -286,7 +298,8 @@ static int condition_waited(lua_State *L, int status, lua_KContext stage) {
 
 static condition *check_held(lua_State *L, const char *what) {
   condition *c = check(L, 1);
-  if (!c->lock->locked) ag_error_raise(L, ag_self(L), "RuntimeError", "cannot %s on un-acquired lock", what);
+  if (!c->lock->locked)
+    ag_error_raise(L, ag_self(L), "RuntimeError", "cannot %s on un-acquired lock", what);
   return c;
 }
 
@@ -318,7 +331,8 @@ static int condition_acquired(lua_State *L, int status, lua_KContext context) {
   ag_state *S = ag_self(L);
   lock *l = ((condition *)lua_touserdata(L, 1))->lock;
   ag_task *task = ag_waiters_back(L, S);
-  if (task->must_cancel && !l->locked) wake_first(S, &l->waiters);
+  if (task->must_cancel && !l->locked)
+    wake_first(S, &l->waiters);
   ag_task_raise(L, S, task);
   lock_take(S, l);
   return 1;
@@ -329,13 +343,15 @@ static int condition_acquire(lua_State *L) {
   ag_state *S = ag_self(L);
   lock *l = ((condition *)check(L, 1))->lock;
   lua_settop(L, 1);
-  if (lock_try(S, l)) return 1;
+  if (lock_try(S, l))
+    return 1;
   return ag_waiters_park(L, ag_task_check(L, S, "Condition.acquire"), &l->waiters, "Lock", 0, condition_acquired);
 }
 
 static int condition_release(lua_State *L) {
   condition *c = check(L, 1);
-  if (!c->lock->locked) return ag_error_raise(L, ag_self(L), "RuntimeError", "Lock is not acquired.");
+  if (!c->lock->locked)
+    return ag_error_raise(L, ag_self(L), "RuntimeError", "Lock is not acquired.");
   lock_give(ag_self(L), c->lock);
   return 0;
 }
@@ -343,7 +359,8 @@ static int condition_release(lua_State *L) {
 static int condition_close(lua_State *L) {
   ag_state *S = ag_self(L);
   lock *l = ((condition *)check(L, 1))->lock;
-  if (l->locked && l->owner == current_id(S)) lock_give(S, l);
+  if (l->locked && l->owner == current_id(S))
+    lock_give(S, l);
   return 0;
 }
 
@@ -377,7 +394,8 @@ static int new_condition(lua_State *L) {
 static int primitive_tostring(lua_State *L) {
   ag_link *waiters = check(L, 1);
   int n = 0;
-  for (ag_link *l = waiters->next; l != waiters; l = l->next) n++;
+  for (ag_link *l = waiters->next; l != waiters; l = l->next)
+    n++;
   lua_getfield(L, lua_upvalueindex(2), "__name");
   lua_pushfstring(L, "<%s waiters=%d>", lua_tostring(L, -1), n);
   return 1;
@@ -390,10 +408,13 @@ void ag_sync_open_module(lua_State *L, ag_state *S) {
       {"wait", event_wait}, {"set", event_set}, {"clear", event_clear}, {"is_set", event_is_set}, {NULL, NULL}};
   static const luaL_Reg semaphore_methods[] = {
       {"acquire", semaphore_acquire}, {"release", semaphore_release}, {"locked", semaphore_locked}, {NULL, NULL}};
-  static const luaL_Reg condition_methods[] = {{"wait", condition_wait},       {"notify", condition_notify},
+  static const luaL_Reg condition_methods[] = {{"wait", condition_wait},
+                                               {"notify", condition_notify},
                                                {"notify_all", condition_notify_all},
-                                               {"acquire", condition_acquire}, {"release", condition_release},
-                                               {"locked", condition_locked},   {NULL, NULL}};
+                                               {"acquire", condition_acquire},
+                                               {"release", condition_release},
+                                               {"locked", condition_locked},
+                                               {NULL, NULL}};
   const struct {
     const char *name;
     const luaL_Reg *methods;
@@ -412,7 +433,8 @@ void ag_sync_open_module(lua_State *L, ag_state *S) {
     lua_pushvalue(L, module + 1); /* the first: locks */
     lua_pushcclosure(L, types[i].make, 3);
     lua_setfield(L, module, types[i].name);
-    if (i > 0) lua_settop(L, metatable - 1);
+    if (i > 0)
+      lua_settop(L, metatable - 1);
   }
   lua_settop(L, module);
 }

@@ -120,7 +120,8 @@ static int all_tasks(lua_State *L) {
 
 static ag_task *check_task(lua_State *L) {
   ag_future *future = ag_future_check(L, 1);
-  if (future->kind != AG_TASK) luaL_typeerror(L, 1, "Task");
+  if (future->kind != AG_TASK)
+    luaL_typeerror(L, 1, "Task");
   return (ag_task *)future;
 }
 
@@ -169,7 +170,8 @@ static int task_cancelling(lua_State *L) {
 
 static int task_uncancel(lua_State *L) {
   ag_task *task = check_task(L);
-  if (task->cancels > 0 && --task->cancels == 0) task->must_cancel = false;
+  if (task->cancels > 0 && --task->cancels == 0)
+    task->must_cancel = false;
   lua_pushinteger(L, task->cancels);
   return 1;
 }
@@ -191,9 +193,9 @@ static int task_get_context(lua_State *L) {
 }
 
 void ag_task_open_module(lua_State *L, ag_state *S) {
-  static const luaL_Reg methods[] = {{"get_name", task_get_name},     {"set_name", task_set_name},
-                                     {"get_coro", task_get_coro},     {"cancelling", task_cancelling},
-                                     {"uncancel", task_uncancel},     {"traceback", task_traceback},
+  static const luaL_Reg methods[] = {{"get_name", task_get_name},       {"set_name", task_set_name},
+                                     {"get_coro", task_get_coro},       {"cancelling", task_cancelling},
+                                     {"uncancel", task_uncancel},       {"traceback", task_traceback},
                                      {"get_context", task_get_context}, {NULL, NULL}};
   static const luaL_Reg loop_methods[] = {{"create_task", loop_create_task}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"spawn", spawn},

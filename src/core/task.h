@@ -23,26 +23,26 @@ struct ag_task {
   uint32_t cancel_epoch; /* the last cancellation that came by */
   ag_thread thread;      /* L is NULL before the first step and after the last */
   union {
-    ag_future *waiting;  /* AG_WAIT_FUTURE: kept alive by its slot */
-    ag_wait *operation;  /* AG_WAIT_OPERATION: of a builtin */
-    const char *what;    /* AG_WAIT_TURN: "Lock" and the like */
+    ag_future *waiting; /* AG_WAIT_FUTURE: kept alive by its slot */
+    ag_wait *operation; /* AG_WAIT_OPERATION: of a builtin */
+    const char *what;   /* AG_WAIT_TURN: "Lock" and the like */
   };
-  ag_link turn_link;     /* on the wait list of a lock, queue, ... (see waiters.h), from the wait until it runs */
-  uint32_t id;           /* Task-<id> */
-  uint32_t cancels;      /* requests not taken back */
-  bool must_cancel : 1;  /* the next step throws */
-  bool started : 1;      /* the coro was awaited or scheduled */
-  bool parked : 1;       /* it yielded to wait, not by a stray coroutine.yield */
-  bool stray : 1;        /* it rests in a stray coroutine.yield */
-  bool bad_yield : 1;    /* ... which had values: an error is to be thrown there */
-  bool failed : 1;       /* the body of a frame left with an error */
-  bool entering : 1;     /* it yielded to go on in the topmost frame's thread */
-  bool raising : 1;      /* an error passes from a thread to the one below */
-  bool hijacked : 1;     /* a script resumed its thread by hand */
-  uint8_t wait;          /* enum ag_wait_kind */
-  uint8_t turn;          /* enum ag_turn */
-  uint8_t depth;         /* coros awaited inline on this thread */
-  ag_frame *frames;      /* threads below the one that runs */
+  ag_link turn_link;    /* on the wait list of a lock, queue, ... (see waiters.h), from the wait until it runs */
+  uint32_t id;          /* Task-<id> */
+  uint32_t cancels;     /* requests not taken back */
+  bool must_cancel : 1; /* the next step throws */
+  bool started : 1;     /* the coro was awaited or scheduled */
+  bool parked : 1;      /* it yielded to wait, not by a stray coroutine.yield */
+  bool stray : 1;       /* it rests in a stray coroutine.yield */
+  bool bad_yield : 1;   /* ... which had values: an error is to be thrown there */
+  bool failed : 1;      /* the body of a frame left with an error */
+  bool entering : 1;    /* it yielded to go on in the topmost frame's thread */
+  bool raising : 1;     /* an error passes from a thread to the one below */
+  bool hijacked : 1;    /* a script resumed its thread by hand */
+  uint8_t wait;         /* enum ag_wait_kind */
+  uint8_t turn;         /* enum ag_turn */
+  uint8_t depth;        /* coros awaited inline on this thread */
+  ag_frame *frames;     /* threads below the one that runs */
 };
 
 /* ---- coro.c ---- */
@@ -95,7 +95,8 @@ void ag_task_resumed(lua_State *L, ag_state *S);
 ag_task *ag_task_back(lua_State *L, ag_state *S);
 /* Throws what waits to be thrown, if something does. */
 static inline void ag_task_raise(lua_State *L, ag_state *S, ag_task *task) {
-  if (!task->must_cancel) return;
+  if (!task->must_cancel)
+    return;
   ag_task_take_throw(L, S, task);
   lua_error(L);
 }

@@ -15,7 +15,8 @@ static void place(ag_timers *timers, uint32_t i, ag_timer_entry entry) {
 static void sift_up(ag_timers *timers, uint32_t i, ag_timer_entry entry) {
   while (i > 0) {
     uint32_t parent = (i - 1) / 2;
-    if (!earlier(&entry, &timers->heap[parent])) break;
+    if (!earlier(&entry, &timers->heap[parent]))
+      break;
     place(timers, i, timers->heap[parent]);
     i = parent;
   }
@@ -25,9 +26,12 @@ static void sift_up(ag_timers *timers, uint32_t i, ag_timer_entry entry) {
 static void sift_down(ag_timers *timers, uint32_t i, ag_timer_entry entry) {
   for (;;) {
     uint32_t child = 2 * i + 1;
-    if (child >= timers->count) break;
-    if (child + 1 < timers->count && earlier(&timers->heap[child + 1], &timers->heap[child])) child++;
-    if (!earlier(&timers->heap[child], &entry)) break;
+    if (child >= timers->count)
+      break;
+    if (child + 1 < timers->count && earlier(&timers->heap[child + 1], &timers->heap[child]))
+      child++;
+    if (!earlier(&timers->heap[child], &entry))
+      break;
     place(timers, i, timers->heap[child]);
     i = child;
   }
@@ -38,7 +42,8 @@ bool ag_timer_start(ag_timers *timers, ag_timer *timer, double when) {
   if (timers->count == timers->size) {
     uint32_t size = timers->size ? timers->size * 2 : 16;
     ag_timer_entry *heap = realloc(timers->heap, size * sizeof *heap);
-    if (heap == NULL) return false;
+    if (heap == NULL)
+      return false;
     timers->heap = heap;
     timers->size = size;
   }
@@ -48,11 +53,13 @@ bool ag_timer_start(ag_timers *timers, ag_timer *timer, double when) {
 }
 
 void ag_timer_stop(ag_timers *timers, ag_timer *timer) {
-  if (timer->place == 0) return;
+  if (timer->place == 0)
+    return;
   uint32_t i = timer->place - 1;
   timer->place = 0;
   ag_timer_entry last = timers->heap[--timers->count];
-  if (i == timers->count) return;
+  if (i == timers->count)
+    return;
   if (i > 0 && earlier(&last, &timers->heap[(i - 1) / 2]))
     sift_up(timers, i, last);
   else
@@ -66,7 +73,8 @@ ag_timer *ag_timer_pop(ag_timers *timers) {
 }
 
 void ag_timers_clear(ag_timers *timers) {
-  for (uint32_t i = 0; i < timers->count; i++) timers->heap[i].timer->place = 0;
+  for (uint32_t i = 0; i < timers->count; i++)
+    timers->heap[i].timer->place = 0;
   free(timers->heap);
   timers->heap = NULL;
   timers->count = timers->size = 0;

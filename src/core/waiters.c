@@ -29,29 +29,34 @@ ag_task *ag_waiters_first(const ag_link *list) {
 
 bool ag_waiters_any(const ag_link *list) {
   for (ag_link *l = list->next; l != list; l = l->next)
-    if (ag_container(l, ag_task, turn_link)->turn != AG_TURN_CANCELLED) return true;
+    if (ag_container(l, ag_task, turn_link)->turn != AG_TURN_CANCELLED)
+      return true;
   return false;
 }
 
 bool ag_waiters_wake(ag_state *S, ag_task *task) {
-  if (task->turn != AG_TURN_WAITING) return false;
+  if (task->turn != AG_TURN_WAITING)
+    return false;
   task->turn = AG_TURN_WOKEN;
   task->wait = AG_WAIT_NONE;
   ag_loop *loop = ag_loop_find(S, task->future.loop);
-  if (loop != NULL) ag_loop_ready(loop, &task->timer.node);
+  if (loop != NULL)
+    ag_loop_ready(loop, &task->timer.node);
   return true;
 }
 
 void ag_waiters_wake_some(ag_state *S, ag_link *list, lua_Integer n) {
   for (ag_link *l = list->next; l != list && n > 0; l = l->next)
-    if (ag_waiters_wake(S, ag_container(l, ag_task, turn_link))) n--;
+    if (ag_waiters_wake(S, ag_container(l, ag_task, turn_link)))
+      n--;
 }
 
 void ag_waiters_take_one(ag_state *S, ag_link *list) {
   while (!ag_list_empty(list)) {
     ag_task *task = ag_waiters_first(list);
     ag_link_remove(&task->turn_link);
-    if (ag_waiters_wake(S, task)) return;
+    if (ag_waiters_wake(S, task))
+      return;
   }
 }
 

@@ -38,7 +38,8 @@ static bool reactor_alive(ag_poller *poller) { return uv_loop_alive(&((reactor *
 
 static void close_handle(uv_handle_t *handle, void *unused) {
   (void)unused;
-  if (uv_is_closing(handle)) return;
+  if (uv_is_closing(handle))
+    return;
   /* Handles of ours know how to close themselves: their data is a close function's argument. */
   uv_close(handle, handle->data != NULL ? *(uv_close_cb *)handle->data : NULL);
 }
@@ -55,9 +56,11 @@ static void reactor_close(ag_poller *poller) {
 uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   ag_loop *loop = ag_running_loop(L, what);
   ag_poller *poller = ag_loop_poller(loop);
-  if (poller->wait == reactor_wait) return &((reactor *)poller)->loop;
+  if (poller->wait == reactor_wait)
+    return &((reactor *)poller)->loop;
   reactor *r = calloc(1, sizeof *r);
-  if (r == NULL) luaL_error(L, "not enough memory");
+  if (r == NULL)
+    luaL_error(L, "not enough memory");
   int status = uv_loop_init(&r->loop);
   if (status != 0) {
     free(r);

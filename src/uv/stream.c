@@ -15,8 +15,8 @@ typedef struct stream {
   size_t start, end, size; /* bytes read and not consumed: data[start, end) */
   int status;              /* what ended reading: UV_EOF or an error; 0 while open */
   int write_status;
-  size_t writing;          /* bytes given to libuv and not written */
-  int backlog;             /* listener: connections to be accepted */
+  size_t writing; /* bytes given to libuv and not written */
+  int backlog;    /* listener: connections to be accepted */
   bool reading, closed, owned;
   ag_wait reader, writer;
   uv_connect_t connect;
@@ -56,9 +56,11 @@ static void on_close(uv_handle_t *handle) {
 }
 
 static void close_stream(stream *s) {
-  if (s->closed) return;
+  if (s->closed)
+    return;
   s->closed = true;
-  if (!uv_is_closing((uv_handle_t *)&s->tcp)) uv_close((uv_handle_t *)&s->tcp, on_close);
+  if (!uv_is_closing((uv_handle_t *)&s->tcp))
+    uv_close((uv_handle_t *)&s->tcp, on_close);
   ag_wake(&s->reader);
   ag_wake(&s->writer);
 }
@@ -70,7 +72,8 @@ static stream *new_stream(lua_State *L, const char *type, const char *what) {
   *box = NULL;
   luaL_setmetatable(L, type);
   stream *s = calloc(1, sizeof *s);
-  if (s == NULL) luaL_error(L, "not enough memory");
+  if (s == NULL)
+    luaL_error(L, "not enough memory");
   int status = uv_tcp_init(loop, &s->tcp);
   if (status != 0) {
     free(s);
@@ -87,7 +90,8 @@ static stream *check(lua_State *L, const char *type) { return *(stream **)luaL_c
 
 static stream *check_open(lua_State *L, const char *type, const char *operation) {
   stream *s = check(L, type);
-  if (s->closed) ag_os_error(L, "EBADF", 9, "the stream is closed", operation, s->address[0] ? s->address : NULL);
+  if (s->closed)
+    ag_os_error(L, "EBADF", 9, "the stream is closed", operation, s->address[0] ? s->address : NULL);
   return s;
 }
 
@@ -115,18 +119,22 @@ static void connect_next(stream *s) {
     s->next = a->ai_next;
     s->connect.data = s;
     int status = uv_tcp_connect(&s->connect, &s->tcp, a->ai_addr, on_connect);
-    if (status == 0) return;
+    if (status == 0)
+      return;
     s->connect_status = status;
   }
-  if (s->connect_status == 1) s->connect_status = UV_EADDRNOTAVAIL;
+  if (s->connect_status == 1)
+    s->connect_status = UV_EADDRNOTAVAIL;
   ag_wake(&s->reader);
 }
 
 static void on_connect(uv_connect_t *request, int status) {
   stream *s = request->data;
-  if (status == UV_ECANCELED) return;
+  if (status == UV_ECANCELED)
+    return;
   s->connect_status = status;
-  if (status == 0) uv_tcp_nodelay(&s->tcp, 1);
+  if (status == 0)
+    uv_tcp_nodelay(&s->tcp, 1);
   ag_wake(&s->reader);
 }
 
@@ -152,7 +160,8 @@ static void cancel_connect(ag_wait *wait) {
 static int connected(lua_State *L, int status, lua_KContext context) {
   stream *s = (stream *)context;
   (void)status;
-  if (s->closed) return ag_os_error(L, "ECANCELED", 125, "the loop closed", "connect", s->address);
+  if (s->closed)
+    return ag_os_error(L, "ECANCELED", 125, "the loop closed", "connect", s->address);
   if (s->connect_status != 0) {
     int failure = s->connect_status;
     if (s->next != NULL) { /* another address: a socket that failed cannot be used again */
@@ -168,7 +177,8 @@ static int connected(lua_State *L, int status, lua_KContext context) {
       again->connect_status = 1;
       again->reader.cancel = cancel_connect;
       connect_next(again);
-      if (again->connect_status != 1) return connected(L, LUA_OK, (lua_KContext)again);
+      if (again->connect_status != 1)
+        return connected(L, LUA_OK, (lua_KContext)again);
       return ag_suspend(L, &again->reader, (lua_KContext)again, connected);
     }
     close_stream(s);
@@ -205,7 +215,8 @@ static int net_connect(lua_State *L) {
   s->lookup.data = s;
   s->connect_status = 1;
   int status = uv_getaddrinfo(s->tcp.loop, &s->lookup, on_lookup, host, service, &hints);
-  if (status != 0) return ag_uv_error(L, status, "connect", s->address);
+  if (status != 0)
+    return ag_uv_error(L, status, "connect", s->address);
   s->looking = true;
   s->reader.cancel = cancel_connect;
   return ag_suspend(L, &s->reader, (lua_KContext)s, connected);
@@ -250,7 +261,8 @@ static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf) {
 
 static void cancel_read(ag_wait *wait) {
   stream *s = (stream *)(void *)((char *)wait - offsetof(stream, reader));
-  if (s->reading && !s->closed) uv_read_stop((uv_stream_t *)&s->tcp);
+  if (s->reading && !s->closed)
+    uv_read_stop((uv_stream_t *)&s->tcp);
   s->reading = false;
 }
 
@@ -260,10 +272,12 @@ enum read_kind { READ_LINE, READ_LINE_KEPT, READ_ALL, READ_SOME, READ_EXACTLY, R
 static int read_more(lua_State *L, int status, lua_KContext context);
 
 static int wait_read(lua_State *L, stream *s) {
-  if (ag_waiting(&s->reader)) return ag_error(L, "RuntimeError", "read: another task reads from this stream already");
+  if (ag_waiting(&s->reader))
+    return ag_error(L, "RuntimeError", "read: another task reads from this stream already");
   if (!s->reading) {
     int status = uv_read_start((uv_stream_t *)&s->tcp, on_alloc, on_read);
-    if (status != 0) return ag_uv_error(L, status, "read", s->address);
+    if (status != 0)
+      return ag_uv_error(L, status, "read", s->address);
     s->reading = true;
   }
   s->reader.cancel = cancel_read;
@@ -273,7 +287,8 @@ static int wait_read(lua_State *L, stream *s) {
 static int take(lua_State *L, stream *s, size_t n, size_t skip) {
   lua_pushlstring(L, s->data != NULL ? s->data + s->start : "", n);
   s->start += n + skip;
-  if (s->start == s->end) s->start = s->end = 0;
+  if (s->start == s->end)
+    s->start = s->end = 0;
   return 1;
 }
 
@@ -289,7 +304,8 @@ static int read_more(lua_State *L, int unused, lua_KContext context) {
   const char *data = s->data != NULL ? s->data + s->start : "";
   enum read_kind kind = (enum read_kind)lua_tointeger(L, 2);
   bool over = s->status != 0;
-  if (over && s->status != UV_EOF && have == 0) return ag_uv_error(L, s->status, "read", s->address);
+  if (over && s->status != UV_EOF && have == 0)
+    return ag_uv_error(L, s->status, "read", s->address);
   switch (kind) {
   case READ_LINE:
   case READ_LINE_KEPT: {
@@ -299,21 +315,26 @@ static int read_more(lua_State *L, int unused, lua_KContext context) {
       size_t n = (size_t)(found - data);
       return kind == READ_LINE ? take(L, s, n, 1) : take(L, s, n + 1, 0);
     }
-    if (over && have > 0) return take(L, s, have, 0);
+    if (over && have > 0)
+      return take(L, s, have, 0);
     break;
   }
   case READ_ALL:
-    if (over) return take(L, s, have, 0);
+    if (over)
+      return take(L, s, have, 0);
     break;
   case READ_SOME: {
     size_t n = (size_t)lua_tointeger(L, 3);
-    if (have > 0 || n == 0) return take(L, s, have < n ? have : n, 0);
+    if (have > 0 || n == 0)
+      return take(L, s, have < n ? have : n, 0);
     break;
   }
   case READ_EXACTLY: {
     size_t n = (size_t)lua_tointeger(L, 3);
-    if (have >= n) return take(L, s, n, 0);
-    if (over) return incomplete(L, s, "exactly");
+    if (have >= n)
+      return take(L, s, n, 0);
+    if (over)
+      return incomplete(L, s, "exactly");
     break;
   }
   case READ_UNTIL: {
@@ -321,8 +342,10 @@ static int read_more(lua_State *L, int unused, lua_KContext context) {
     const char *separator = lua_tolstring(L, 3, &n);
     size_t from = (size_t)lua_tointeger(L, 4);
     for (from = from > n ? from - n : 0; from + n <= have; from++)
-      if (memcmp(data + from, separator, n) == 0) return take(L, s, from + n, 0);
-    if (over) return incomplete(L, s, "until separator");
+      if (memcmp(data + from, separator, n) == 0)
+        return take(L, s, from + n, 0);
+    if (over)
+      return incomplete(L, s, "until separator");
     break;
   }
   }
@@ -351,12 +374,17 @@ static int stream_read(lua_State *L) {
     return start_read(L, READ_SOME);
   }
   const char *format = luaL_optstring(L, 2, "l");
-  if (*format == '*') format++;
+  if (*format == '*')
+    format++;
   switch (*format) {
-  case 'l': return start_read(L, READ_LINE);
-  case 'L': return start_read(L, READ_LINE_KEPT);
-  case 'a': return start_read(L, READ_ALL);
-  default: return luaL_argerror(L, 2, "invalid format (\"l\", \"L\", \"a\" or a number expected)");
+  case 'l':
+    return start_read(L, READ_LINE);
+  case 'L':
+    return start_read(L, READ_LINE_KEPT);
+  case 'a':
+    return start_read(L, READ_ALL);
+  default:
+    return luaL_argerror(L, 2, "invalid format (\"l\", \"L\", \"a\" or a number expected)");
   }
 }
 
@@ -397,9 +425,11 @@ static void on_write(uv_write_t *request, int status) {
   write_request *w = (write_request *)request;
   stream *s = w->s;
   s->writing -= w->size;
-  if (status != 0 && s->write_status == 0) s->write_status = status;
+  if (status != 0 && s->write_status == 0)
+    s->write_status = status;
   free(w);
-  if (s->writing <= HIGH_WATER || status != 0) ag_wake(&s->writer);
+  if (s->writing <= HIGH_WATER || status != 0)
+    ag_wake(&s->writer);
 }
 
 static void cancel_write(ag_wait *wait) { (void)wait; }
@@ -407,7 +437,8 @@ static void cancel_write(ag_wait *wait) { (void)wait; }
 static int written(lua_State *L, int unused, lua_KContext context) {
   (void)unused, (void)context;
   stream *s = check_open(L, STREAM, "write");
-  if (s->write_status != 0) return ag_uv_error(L, s->write_status, "write", s->address);
+  if (s->write_status != 0)
+    return ag_uv_error(L, s->write_status, "write", s->address);
   lua_settop(L, 1);
   return 1;
 }
@@ -416,23 +447,28 @@ static int written(lua_State *L, int unused, lua_KContext context) {
 static int stream_write(lua_State *L) {
   stream *s = check_open(L, STREAM, "write");
   int n = lua_gettop(L);
-  for (int i = 2; i <= n; i++) luaL_checkstring(L, i);
-  if (s->write_status != 0) return ag_uv_error(L, s->write_status, "write", s->address);
+  for (int i = 2; i <= n; i++)
+    luaL_checkstring(L, i);
+  if (s->write_status != 0)
+    return ag_uv_error(L, s->write_status, "write", s->address);
   for (int i = 2; i <= n; i++) {
     size_t size;
     const char *data = lua_tolstring(L, i, &size);
     if (s->writing == 0 && size > 0) {
       uv_buf_t buf = uv_buf_init((char *)data, (unsigned)size);
       int done = uv_try_write((uv_stream_t *)&s->tcp, &buf, 1);
-      if (done < 0 && done != UV_EAGAIN) return ag_uv_error(L, done, "write", s->address);
+      if (done < 0 && done != UV_EAGAIN)
+        return ag_uv_error(L, done, "write", s->address);
       if (done > 0) {
         data += done;
         size -= (size_t)done;
       }
     }
-    if (size == 0) continue;
+    if (size == 0)
+      continue;
     write_request *w = malloc(sizeof *w + size);
-    if (w == NULL) return luaL_error(L, "not enough memory");
+    if (w == NULL)
+      return luaL_error(L, "not enough memory");
     w->s = s;
     w->size = size;
     memcpy(w->data, data, size);
@@ -462,7 +498,8 @@ static void on_shutdown(uv_shutdown_t *request, int status) {
 static int stream_shutdown(lua_State *L) {
   stream *s = check_open(L, STREAM, "shutdown");
   uv_shutdown_t *request = malloc(sizeof *request);
-  if (request == NULL) return luaL_error(L, "not enough memory");
+  if (request == NULL)
+    return luaL_error(L, "not enough memory");
   int status = uv_shutdown(request, (uv_stream_t *)&s->tcp, on_shutdown);
   if (status != 0) {
     free(request);
@@ -475,17 +512,20 @@ static void close_after_write(uv_shutdown_t *request, int status) {
   stream *s = request->handle->data;
   (void)status;
   free(request);
-  if (s != NULL && !uv_is_closing((uv_handle_t *)&s->tcp)) uv_close((uv_handle_t *)&s->tcp, on_close);
+  if (s != NULL && !uv_is_closing((uv_handle_t *)&s->tcp))
+    uv_close((uv_handle_t *)&s->tcp, on_close);
 }
 
 /* stream:close(): what was written is still sent. Twice is harmless. */
 static int stream_close(lua_State *L) {
   stream *s = check(L, STREAM);
-  if (s->closed) return 0;
+  if (s->closed)
+    return 0;
   if (s->writing > 0) {
     uv_shutdown_t *request = malloc(sizeof *request);
     if (request != NULL && uv_shutdown(request, (uv_stream_t *)&s->tcp, close_after_write) == 0) {
-      if (s->reading) uv_read_stop((uv_stream_t *)&s->tcp);
+      if (s->reading)
+        uv_read_stop((uv_stream_t *)&s->tcp);
       s->reading = false;
       s->closed = true;
       ag_wake(&s->reader);
@@ -499,7 +539,8 @@ static int stream_close(lua_State *L) {
 }
 
 static int push_address(lua_State *L, int status, const struct sockaddr_storage *storage, stream *s) {
-  if (status != 0) return ag_uv_error(L, status, "address", s->address);
+  if (status != 0)
+    return ag_uv_error(L, status, "address", s->address);
   stream copy;
   format_address(&copy, (const struct sockaddr *)storage);
   char *colon = strrchr(copy.address, ':');
@@ -528,7 +569,8 @@ static int box_gc(lua_State *L) {
   stream **box = lua_touserdata(L, 1);
   stream *s = *box;
   *box = NULL;
-  if (s == NULL) return 0;
+  if (s == NULL)
+    return 0;
   s->owned = false;
   if (!s->closed)
     close_stream(s);
@@ -554,15 +596,18 @@ static int net_listen(lua_State *L) {
   const char *host = lua_tostring(L, 1);
   int port = check_port(L, 2);
   struct sockaddr_storage storage;
-  if (strcmp(host, "localhost") == 0) host = "127.0.0.1";
+  if (strcmp(host, "localhost") == 0)
+    host = "127.0.0.1";
   if (uv_ip4_addr(host, port, (struct sockaddr_in *)&storage) != 0 &&
       uv_ip6_addr(host, port, (struct sockaddr_in6 *)&storage) != 0)
     return luaL_argerror(L, 1, lua_pushfstring(L, "numeric address expected, got '%s'", host));
   stream *s = new_stream(L, LISTENER, "listen");
   snprintf(s->address, sizeof s->address, "%.70s:%d", host, port);
   int status = uv_tcp_bind(&s->tcp, (struct sockaddr *)&storage, 0);
-  if (status == 0) status = uv_listen((uv_stream_t *)&s->tcp, 511, on_connection);
-  if (status != 0) return ag_uv_error(L, status, "listen", s->address);
+  if (status == 0)
+    status = uv_listen((uv_stream_t *)&s->tcp, 511, on_connection);
+  if (status != 0)
+    return ag_uv_error(L, status, "listen", s->address);
   return 1;
 }
 
@@ -575,7 +620,8 @@ static int accepting(lua_State *L, int unused, lua_KContext context) {
     stream *peer = new_stream(L, STREAM, "accept");
     s->backlog--;
     int status = uv_accept((uv_stream_t *)&s->tcp, (uv_stream_t *)&peer->tcp);
-    if (status != 0) return ag_uv_error(L, status, "accept", s->address);
+    if (status != 0)
+      return ag_uv_error(L, status, "accept", s->address);
     uv_tcp_nodelay(&peer->tcp, 1);
     struct sockaddr_storage storage;
     int size = sizeof storage;
@@ -588,7 +634,8 @@ static int accepting(lua_State *L, int unused, lua_KContext context) {
     s->status = 0;
     return ag_uv_error(L, status, "accept", s->address);
   }
-  if (ag_waiting(&s->reader)) return ag_error(L, "RuntimeError", "accept: another task accepts already");
+  if (ag_waiting(&s->reader))
+    return ag_error(L, "RuntimeError", "accept: another task accepts already");
   s->reader.cancel = cancel_accept;
   return ag_suspend(L, &s->reader, 0, accepting);
 }
