@@ -21,9 +21,13 @@ static ag_task *new_task(lua_State *L, int nargs) {
   ag_link_init(&task->timer.node.link);
   ag_link_init(&task->turn_link);
   task->timer.node.run = ag_task_step;
-  lua_insert(L, -nargs - 2);
-  for (int i = nargs; i >= 0; i--)
-    lua_setiuservalue(L, -i - 2, i + 1);
+  int function = lua_gettop(L) - nargs - 1;
+  for (int i = 0; i <= nargs; i++) {
+    lua_pushvalue(L, function + i);
+    lua_setiuservalue(L, -2, i + 1);
+  }
+  lua_replace(L, function);
+  lua_settop(L, function);
   return task;
 }
 
@@ -65,6 +69,7 @@ void ag_coro_start(lua_State *L, ag_state *S, int index, int metatable) {
 /* Queues the first step of the task on top, which is anchored in [slot]. */
 static void schedule(lua_State *L, ag_loop *loop, ag_task *task, int slot) {
   ag_state *S = loop->S;
+  task->future.magic = ag_future_magic(S);
   task->future.loop = loop->id;
   task->future.slot = slot;
   task->id = ++S->next_task;

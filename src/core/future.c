@@ -9,30 +9,24 @@
 #include "core/report.h"
 #include "core/task.h"
 
-void ag_future_init(ag_future *future, uint32_t loop, uint8_t kind, uint8_t values) {
-  memset(future, 0, sizeof *future);
-  ag_link_init(&future->waiters);
-  future->loop = loop;
-  future->kind = kind;
-  future->values = values;
-}
-
 ag_future *ag_future_new(lua_State *L, ag_loop *loop, size_t size, uint8_t kind) {
   ag_future *future = lua_newuserdatauv(L, size, 2);
   memset(future, 0, size);
-  ag_future_init(future, loop->id, kind, 2);
+  ag_link_init(&future->waiters);
+  future->magic = ag_future_magic(loop->S);
+  future->loop = loop->id;
+  future->kind = kind;
+  future->values = 2;
   lua_rawgeti(L, LUA_REGISTRYINDEX, loop->S->mt_future);
   lua_setmetatable(L, -2);
   return future;
 }
 
+/* Reached for every awaitable: the magic is cheaper to read than the metatable. */
 ag_future *ag_future_to(lua_State *L, ag_state *S, int index) {
-  void *p = lua_touserdata(L, index);
-  if (p == NULL || !lua_getmetatable(L, index))
-    return NULL;
-  const void *id = lua_topointer(L, -1);
-  lua_pop(L, 1);
-  return id == S->id_task || id == S->id_future ? p : NULL;
+  ag_future *future = lua_touserdata(L, index);
+  if (future == NULL || lua_rawlen(L, index) < sizeof *future || future->magic != ag_future_magic(S)) return NULL;
+  return future;
 }
 
 ag_future *ag_future_check(lua_State *L, int index) {
@@ -335,10 +329,5 @@ void ag_future_open_module(lua_State *L, ag_state *S) {
   static const luaL_Reg functions[] = {{"future", new_future}, {NULL, NULL}};
   S->mt_future = ag_new_type(L, S, "Future", meta, methods);
   S->mt_task = ag_new_type(L, S, "Task", meta, methods + 2); /* a task has all but the setters */
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_future);
-  S->id_future = lua_topointer(L, -1);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_task);
-  S->id_task = lua_topointer(L, -1);
-  lua_pop(L, 2);
   ag_setfuncs(L, S, functions);
 }

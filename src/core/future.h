@@ -11,6 +11,7 @@ enum ag_status { AG_PENDING, AG_RESULT, AG_FAILED, AG_CANCELLED };
 /* User value 1: a task's function, or the watch of a failure nobody asked for (which then holds the function).
 ** From 2 on: a coro's arguments; later the results, or the error object. */
 typedef struct ag_future {
+  const void *magic; /* tells futures from other userdata: see ag_future_to; NULL in coros */
   ag_link waiters;
   uint32_t loop; /* id of its loop, 0 for a coro that was not started */
   uint8_t kind, status, values;
@@ -21,9 +22,10 @@ typedef struct ag_future {
   int slot;         /* in the table of the living while pending, or 0 */
 } ag_future;
 
-void ag_future_init(ag_future *future, uint32_t loop, uint8_t kind, uint8_t values);
 /* Makes a future of [size] bytes and pushes it. [-0, +1, m] */
 ag_future *ag_future_new(lua_State *L, ag_loop *loop, size_t size, uint8_t kind);
+/* What futures of this state carry as magic. */
+static inline const void *ag_future_magic(const ag_state *S) { return &S->mt_future; }
 /* The future, task or gather at [index], or NULL. Never raises. */
 ag_future *ag_future_to(lua_State *L, ag_state *S, int index);
 ag_future *ag_future_check(lua_State *L, int index);

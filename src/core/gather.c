@@ -11,21 +11,14 @@
 
 enum { LIST = 2 };
 
-/* Ends the gather at [self] with the error object on top. */
-static void fail(lua_State *L, ag_state *S, int self) { ag_future_reject(L, S, self); }
-
-static void let_go(lua_State *L, ag_state *S, ag_gather *gather, int *keep) {
-  if (gather->finished < gather->count)
-    return;
-  ag_drop(L, S, *keep);
-}
+static void child_done(ag_loop *loop, lua_State *L, ag_node *node);
 
 static void finish(lua_State *L, ag_state *S, ag_gather *gather, int self) {
   if (gather->failing) {
     lua_getiuservalue(L, self, 1);
     lua_pushnil(L);
     lua_setiuservalue(L, self, 1);
-    fail(L, S, self);
+    ag_future_reject(L, S, self);
   } else if (gather->cancel_requested) {
     /* Every child is done, but a cancellation was asked for and must reach the awaiter (bpo-32684). */
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
@@ -36,7 +29,7 @@ static void finish(lua_State *L, ag_state *S, ag_gather *gather, int self) {
     else
       lua_pop(L, 1);
     lua_pop(L, 1);
-    fail(L, S, self);
+    ag_future_reject(L, S, self);
   } else {
     lua_getiuservalue(L, self, LIST);
     ag_future_resolve(L, S, self, 1);
@@ -54,54 +47,77 @@ static void cancel_siblings(lua_State *L, ag_state *S, ag_gather *gather, int li
   }
 }
 
+/* A child is done while the gather is not. Returns whether the gather waits on. */
+static bool take_result(lua_State *L, ag_state *S, ag_gather *gather, int self, int list, lua_Integer place) {
+  lua_rawgeti(L, list, place);
+  bool failed = ag_future_value(L, S, -1);
+  bool first = failed && !gather->return_exceptions && !gather->failing;
+  if (first) ag_chain_link(L, S, self, -2);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, list, place);
+  if (first) {
+    bool now = !gather->cancel_on_error || gather->finished == gather->count;
+    lua_pushvalue(L, now ? list : -1); /* the children that go on stay reachable, or the error is kept */
+    lua_setiuservalue(L, self, 1);
+    if (now) {
+      ag_future_reject(L, S, self);
+      return false;
+    }
+    gather->failing = true;
+    cancel_siblings(L, S, gather, list);
+  }
+  if (gather->finished < gather->count) return true;
+  finish(L, S, gather, self);
+  return false;
+}
+
+/* The gather has failed before: takes the child's error, so that nobody reports it. */
+static void take_error(lua_State *L, ag_state *S, int self, lua_Integer place) {
+  lua_getiuservalue(L, self, 1);
+  if (lua_isuserdata(L, -1)) { /* a watch keeps what stood here */
+    lua_getiuservalue(L, -1, 1);
+    lua_replace(L, -2);
+  }
+  if (!lua_istable(L, -1)) return;
+  lua_rawgeti(L, -1, place);
+  ag_future_value(L, S, -1);
+}
+
+/* The child of a gather that comes next in this iteration, if it is one of the same gather. */
+static ag_gather_child *next_child(ag_loop *loop, const ag_gather *gather) {
+  if (ag_list_empty(&loop->current)) return NULL;
+  ag_node *node = ag_container(loop->current.next, ag_node, link);
+  if (node->run != child_done) return NULL;
+  ag_gather_child *child = ag_container(node, ag_gather_child, node);
+  if (child->gather != gather) return NULL;
+  ag_link_remove(&node->link);
+  loop->runs = node;
+  return child;
+}
+
 static void child_done(ag_loop *loop, lua_State *L, ag_node *node) {
   ag_state *S = loop->S;
   ag_gather_child *child = ag_container(node, ag_gather_child, node);
   ag_gather *gather = child->gather;
-  lua_Integer place = child - gather->children + 1;
-  int keep = gather->cancel_index;
+  int keep = gather->cancel_index, base = lua_gettop(L);
+  int self = base + 1, list = base + 2;
   ag_push_kept(L, S, keep);
-  int self = lua_gettop(L);
-  lua_getiuservalue(L, self, gather->future.status != AG_PENDING ? 1 : LIST);
-  int list = self + 1;
-  if (lua_isuserdata(L, list)) { /* a watch keeps what stood here */
-    lua_getiuservalue(L, list, 1);
-    lua_replace(L, list);
-  }
-  gather->finished++;
-  child->child = NULL;
-  if (gather->future.status != AG_PENDING) { /* the gather has failed: take the error, so that nobody reports it */
-    if (lua_istable(L, list)) {
-      lua_rawgeti(L, list, place);
-      ag_future_value(L, S, -1);
-    }
-    let_go(L, S, gather, &keep);
-    return;
-  }
-  lua_rawgeti(L, list, place);
-  bool failed = ag_future_value(L, S, -1);
-  if (failed && !gather->return_exceptions && !gather->failing)
-    ag_chain_link(L, S, self, -2);
-  lua_pushvalue(L, -1);
-  lua_rawseti(L, list, place);
-  if (failed && !gather->return_exceptions && !gather->failing) {
-    if (gather->cancel_on_error && gather->finished < gather->count) {
-      gather->failing = true;
-      lua_pushvalue(L, -1);
-      lua_setiuservalue(L, self, 1);
-      cancel_siblings(L, S, gather, list);
-    } else {
-      lua_pushvalue(L, list); /* the children that go on stay reachable here */
-      lua_setiuservalue(L, self, 1);
-      fail(L, S, self);
-      let_go(L, S, gather, &keep);
-      return;
+  lua_getiuservalue(L, self, LIST);
+  for (bool waits = gather->future.status == AG_PENDING; child != NULL; child = next_child(loop, gather)) {
+    lua_Integer place = child - gather->children + 1;
+    gather->finished++;
+    child->child = NULL;
+    if (waits)
+      waits = take_result(L, S, gather, self, list, place);
+    else
+      take_error(L, S, self, place);
+    lua_settop(L, list);
+    if (gather->finished == gather->count) {
+      ag_drop(L, S, keep);
+      break;
     }
   }
-  if (gather->finished == gather->count) {
-    finish(L, S, gather, self);
-    ag_drop(L, S, keep);
-  }
+  lua_settop(L, base);
 }
 
 static bool option(lua_State *L, int options, const char *name) {

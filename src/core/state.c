@@ -125,9 +125,9 @@ int ag_keep(lua_State *L, ag_state *S) {
     }
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
-  lua_insert(L, -2);
+  lua_pushvalue(L, -2);
   lua_rawseti(L, -2, slot);
-  lua_pop(L, 1);
+  lua_pop(L, 2);
   if (S->nfree > 0)
     S->nfree--;
   else
@@ -148,7 +148,7 @@ void ag_drop(lua_State *L, ag_state *S, int slot) {
 void ag_push_kept(lua_State *L, ag_state *S, int slot) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
   lua_rawgeti(L, -1, slot);
-  lua_remove(L, -2);
+  lua_replace(L, -2);
 }
 
 ag_thread ag_thread_take(lua_State *L, ag_state *S) {

@@ -42,7 +42,7 @@ typedef struct ag_state {
   int mt_future, mt_task, mt_coro, mt_used, mt_handle, mt_loop, mt_watch; /* registry references */
   int mt_context, mt_variable, mt_token;
   int mt_queues[3];
-  const void *id_future, *id_task, *id_coro, *id_used;
+  const void *id_coro, *id_used;
   int worker, frame, handler; /* registry references: bodies of threads (step.c, await.c), their message handler */
   int errors;                 /* registry reference: class name -> class */
   int cancelled;              /* registry reference: CancelledError without a message */
@@ -86,6 +86,12 @@ void ag_add_methods(lua_State *L, ag_state *S, int type, const luaL_Reg *methods
 int ag_keep(lua_State *L, ag_state *S);
 /* Lets go of a slot; 0 is ignored. Never raises. */
 void ag_drop(lua_State *L, ag_state *S, int slot);
+/* The same where the table of the living is at stack index [living]. */
+static inline void ag_drop_from(lua_State *L, ag_state *S, int living, int slot) {
+  lua_pushboolean(L, 0);
+  lua_rawseti(L, living, slot);
+  S->free_slots[S->nfree++] = slot;
+}
 /* Pushes what a slot holds. [-0, +1, -] */
 void ag_push_kept(lua_State *L, ag_state *S, int slot);
 

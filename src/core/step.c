@@ -141,14 +141,20 @@ static void stray_yield(lua_State *L, ag_loop *loop, ag_task *task, int nres) {
 
 /* Ends the task whose body has returned on this thread. */
 static void end_task(lua_State *L, ag_state *S, ag_task *task, bool failed) {
+  int count = lua_gettop(L) - SELF;
   if (failed) {
     S->spoiled = true;
     finish_failed(L, S, task);
   } else if (task->must_cancel) { /* cancelled itself and returned: the results are lost */
     ag_task_take_throw(L, S, task);
     ag_future_set_cancelled(L, S, SELF);
+  } else if (count < task->future.values) { /* nothing here can fail: the slot is given back at hand */
+    int slot = task->future.slot;
+    task->future.slot = 0;
+    ag_future_resolve(L, S, SELF, count);
+    ag_drop_from(L, S, LIVING, slot);
   } else {
-    ag_future_resolve(L, S, SELF, lua_gettop(L) - SELF);
+    ag_future_resolve(L, S, SELF, count);
   }
   task->thread = (ag_thread){NULL, 0};
 }
