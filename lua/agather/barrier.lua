@@ -1,5 +1,5 @@
 -- Barrier: tasks wait until enough of them do. asyncio.Barrier (3.11).
-local agather = require "agather.core"
+local agather = require "agather"
 
 local Barrier = {}
 Barrier.__index = Barrier

@@ -1,8 +1,23 @@
--- Checks of arguments, with the messages of Lua's own functions.
+-- Checks of arguments, with the messages of Lua's own functions and the line of the script that called.
+local agather = require "agather"
+
 local check = {}
 
+local library = debug.getinfo(1, "S").source:match("^(.*)check%.lua$")
+
+-- The level, for error, of the script's function that called the library.
+local function caller_level()
+  local level = 3
+  while true do
+    local info = debug.getinfo(level, "S")
+    if not info then return 0 end
+    if info.what ~= "C" and info.source:sub(1, #library) ~= library then return level - 1 end
+    level = level + 1
+  end
+end
+
 local function fail(position, name, text)
-  error(("bad argument #%d to '%s' (%s)"):format(position, name, text), 4)
+  error(("bad argument #%d to '%s' (%s)"):format(position, name, text), caller_level())
 end
 
 -- The name of a value's type: that of its metatable, or Lua's.
@@ -28,8 +43,29 @@ function check.callable(value, position, name)
 end
 
 -- What may be awaited: a future, task or coro, a value with __await, a function, a thread.
-function check.is_awaitable(agather, value)
+function check.is_awaitable(value)
   return type(value) == "function" or type(value) == "thread" or value ~= nil and agather.is_awaitable(value)
+end
+
+function check.awaitable(value, position, name)
+  if not check.is_awaitable(value) then fail(position, name, "awaitable expected, got " .. type_name(value)) end
+end
+
+-- A list of what may be awaited; returns its length.
+function check.awaitables(list, position, name)
+  local length = check.list(list, position, name)
+  for place = 1, length do
+    if not check.is_awaitable(list[place]) then
+      fail(position, name, ("awaitable expected at place %d of the list, got %s"):format(place, type_name(list[place])))
+    end
+  end
+  return length
+end
+
+function check.progress(value, position, name)
+  if value and value ~= true and type(value) ~= "function" then
+    fail(position, name, "option 'progress' must be a boolean or a function, got " .. type_name(value))
+  end
 end
 
 -- A table of options with no other keys than [known].

@@ -1,5 +1,5 @@
 -- TaskGroup: a scope that does not end before its tasks. asyncio.TaskGroup (3.13).
-local agather = require "agather.core"
+local agather = require "agather"
 local check = require "agather.check"
 
 local TaskGroup = {}
@@ -65,6 +65,7 @@ end
 ---@param awaitable any a coro, function or thread that was not started
 ---@param options? table as of agather.create_task
 function TaskGroup:create_task(awaitable, options)
+  check.awaitable(awaitable, 1, "create_task")
   check_open(self, awaitable)
   return add(self, agather.create_task(awaitable, options))
 end
@@ -103,14 +104,23 @@ local function wait_for_tasks(self, cancellation)
   return cancellation
 end
 
+-- An interrupt goes on alone: the other errors are told to the exception handler.
+local function interrupt(self)
+  for _, err in ipairs(self.errors) do
+    if err ~= self.interrupt then
+      self.loop:call_exception_handler { message = "Task of a TaskGroup failed while it was interrupted", exception = err }
+    end
+  end
+  error(self.interrupt, 0)
+end
+
 function TaskGroup:__close(err)
   self.exiting = true
   if is_interrupt(err) and not self.interrupt then self.interrupt = err end
-  local cancellation = is_cancellation(err) and err or nil
-  if self.cancelled_parent and self.parent:uncancel() == 0 then cancellation = nil end
   if err ~= nil and not self.aborting then abort(self) end
-  cancellation = wait_for_tasks(self, cancellation)
-  if self.interrupt then error(self.interrupt, 0) end
+  local cancellation = wait_for_tasks(self, is_cancellation(err) and err or nil)
+  if self.interrupt then interrupt(self) end
+  if self.cancelled_parent and self.parent:uncancel() == 0 then cancellation = nil end
   if cancellation and #self.errors == 0 then error(cancellation, 0) end
   if err ~= nil and not is_cancellation(err) then self.errors[#self.errors + 1] = agather.error_object(err) end
   if #self.errors > 0 then

@@ -1,6 +1,6 @@
 -- map, and gather_list with a limit or progress: many jobs, few at a time. A fixed number of tasks work; each takes
 -- the next item when it has done one, so items are pulled only as places free up.
-local agather = require "agather.core"
+local agather = require "agather"
 local check = require "agather.check"
 
 local module = {}
@@ -10,27 +10,23 @@ local known = { limit = true, progress = true, return_exceptions = true, cancel_
 local function check_options(options, name)
   options = check.options(options, known, 2, name)
   if options.limit ~= nil then check.count(options.limit, 2, name, "limit") end
-  local progress = options.progress
-  if progress and progress ~= true and type(progress) ~= "function" then
-    check.fail(2, name, "option 'progress' must be a boolean or a function, got " .. check.type_name(progress))
-  end
+  check.progress(options.progress, 2, name)
   return options
 end
 
--- What workers share: a source of items, the results in their places, and the counts.
+-- What the tasks share: a source of items, the results in their places, and the counts.
 local Job = {}
 Job.__index = Job
 
-local function new_job(run, next_item, total, options)
+local function new_job(run, source, total, options)
   return setmetatable({
     run = run,
-    next_item = next_item, -- returns an item, or nil at the end
+    source = source, -- returns true and an item, or false at the end
     results = { n = 0 },
     started = 0,
     done = 0,
     failed = 0,
-    total = total,
-    keep_errors = options.return_exceptions,
+    options = options,
     report = options.progress and require("agather.progress").start(options.progress, total),
     pulling = agather.Lock(),
     over = false,
@@ -43,18 +39,18 @@ function Job:count(failed)
   if self.report then self.report.update(self.done, self.failed) end
 end
 
--- Takes the next item; an iterator that waits is asked by one worker at a time.
+-- Takes the next item: its place and the item, or nil. An iterator that waits is asked by one task at a time.
 function Job:pull()
   if self.over then return nil end
   local _ <close> = self.pulling:acquire()
   if self.over then return nil end
-  local item = self.next_item()
-  if item == nil then
+  local more, item = self.source()
+  if not more then
     self.over = true
     return nil
   end
   self.started = self.started + 1
-  return item, self.started
+  return self.started, item
 end
 
 local function with_traceback(err)
@@ -62,101 +58,100 @@ local function with_traceback(err)
   return agather.error_object(err, debug.traceback("", 2):gsub("^\n", ""))
 end
 
--- Runs one item; a worker that was cancelled itself passes that on.
+-- Runs one item. An error ends the task and the pulling, unless errors are wanted as results; a cancellation of the
+-- task itself goes on in any case.
 function Job:work_on(item, place)
   self.results.n = math.max(self.results.n, place)
-  if not self.keep_errors then
-    self.results[place] = self.run(item, place)
-    self:count(false)
-    return
-  end
   local ok, value = xpcall(self.run, with_traceback, item, place)
-  if not ok and agather.current_task():cancelling() > 0 then error(value, 0) end
+  local stopped = not ok and agather.current_task():cancelling() > 0
+  if not stopped then self:count(not ok) end
+  if not ok and (stopped or not self.options.return_exceptions) then
+    self.over = true
+    error(value, 0)
+  end
   self.results[place] = value
-  self:count(not ok)
 end
 
 function Job:work()
-  local failed <close> = setmetatable({ job = self }, {
-    __close = function(_, err)
-      if err ~= nil then
-        self.over = true
-        if not self.keep_errors then self:count(true) end
-      end
-    end,
-  })
   while true do
-    local item, place = self:pull()
-    if place == nil then return failed.job.results end
+    local place, item = self:pull()
+    if place == nil then return end
     self:work_on(item, place)
   end
 end
 
--- Runs the workers and waits; cancelled, it ends them all first.
-function Job:finish(limit, options)
+-- Waits for the tasks as gather does. When the caller is cancelled, so are they, and all have ended before it goes on.
+local function wait_for_all(tasks, options)
+  local this = agather.current_task()
+  local cancelling = this:cancelling()
+  local group = agather.gather_list(tasks, { cancel_on_error = options.cancel_on_error })
+  local ok, err = pcall(group.await, group)
+  if ok then return end
+  if agather.is_error(err, agather.CancelledError) and this:cancelling() > cancelling then
+    for _, task in ipairs(tasks) do pcall(task.await, task) end
+  end
+  error(err, 0)
+end
+
+-- A fixed number of tasks, each of which takes one item after the other.
+function Job:run_workers(limit)
+  local workers = {}
+  for place = 1, limit do workers[place] = agather.spawn(self.work, self) end
+  wait_for_all(workers, self.options)
+end
+
+-- One task for each item, all at once: there is no limit.
+function Job:run_all()
+  local tasks = {}
+  local pulled = false
+  local _ <close> = setmetatable({}, {
+    __close = function() -- the source failed, or waited and was cancelled
+      if pulled then return end
+      for _, task in ipairs(tasks) do task:cancel() end
+      for _, task in ipairs(tasks) do pcall(task.await, task) end
+    end,
+  })
+  while true do
+    local place, item = self:pull()
+    if place == nil then break end
+    tasks[place] = agather.spawn(self.work_on, self, item, place)
+  end
+  pulled = true
+  wait_for_all(tasks, self.options)
+end
+
+function Job:finish(limit)
   local _ <close> = setmetatable({}, {
     __close = function()
       self.over = true
       if self.report then self.report.finish() end
     end,
   })
-  local workers = {}
-  for place = 1, limit do workers[place] = agather.spawn(self.work, self) end
-  local group = agather.gather_list(workers, { cancel_on_error = options.cancel_on_error })
-  local ok, err = pcall(group.await, group)
-  if not ok then
-    if agather.is_error(err, agather.CancelledError) and agather.current_task():cancelling() > 0 then
-      for _, worker in ipairs(workers) do
-        worker:cancel()
-        pcall(worker.await, worker)
-      end
-    end
-    error(err, 0)
+  if limit then
+    self:run_workers(limit)
+  else
+    self:run_all()
   end
   return self.results
-end
-
--- One task for each item, all at once: there is no limit.
-function Job:finish_all(options)
-  local tasks = {}
-  local _ <close> = setmetatable({}, {
-    __close = function()
-      if self.report then self.report.finish() end
-    end,
-  })
-  while true do
-    local item, place = self:pull()
-    if place == nil then break end
-    tasks[place] = agather.spawn(self.run, item, place)
-    if self.report then
-      tasks[place]:add_done_callback(function(task) self:count(task:cancelled() or task:exception() ~= nil) end)
-    end
-  end
-  return agather.gather_list(tasks, {
-    return_exceptions = options.return_exceptions,
-    cancel_on_error = options.cancel_on_error,
-  }):await()
 end
 
 -- Results may be awaited, which gives them again: map is called plainly, but who awaits it is not wrong.
 local results_metatable = { __await = function(results) return results end }
 results_metatable.__index = { await = results_metatable.__await }
 
--- A function that returns the items of a list one by one; nil in the list ends it unless it has n.
 local function list_source(list, length)
   local place = 0
   return function()
     place = place + 1
-    if place > length then return nil end
-    return list[place]
+    return place <= length, list[place]
   end
 end
 
--- The same for what a generic `for` takes.
+-- What a generic `for` takes; it ends with nil.
 local function iterator_source(iterate, state, control)
   return function()
     control = iterate(state, control)
-    return control
+    return control ~= nil, control
   end
 end
 
@@ -174,29 +169,25 @@ end
 ---@return table results with n
 function module.map(f, items, options, ...)
   check.callable(f, 1, "map")
-  local next_item, total, closing
+  local source, total, closing
   if type(items) == "function" then
     -- An iterator may come with state, control and closing value, as `for` takes them: the options stand last.
     local state, control
     if select("#", ...) > 0 or (options ~= nil and type(options) ~= "table") then
       state, control, closing, options = options, ...
     end
-    next_item = iterator_source(items, state, control)
+    source = iterator_source(items, state, control)
   else
     total = check.list(items, 2, "map")
-    next_item = list_source(items, total)
+    source = list_source(items, total)
   end
   options = check_options(options, "map")
   if not agather.current_task() then error(agather.RuntimeError("map: use it inside a task"), 0) end
-  local job = new_job(f, next_item, total, options)
-  local ended <close> = setmetatable({}, { __close = function(_, err) close_iterator(closing, err) end })
-  local results
-  if options.limit then
-    results = job:finish(total and math.min(options.limit, total) or options.limit, options)
-  else
-    results = job:finish_all(options)
-  end
-  return ended and setmetatable(results, results_metatable)
+  local job = new_job(f, source, total, options)
+  local _ <close> = setmetatable({}, { __close = function(_, err) close_iterator(closing, err) end })
+  local limit = options.limit
+  local results = job:finish(limit and total and math.min(limit, total) or limit)
+  return setmetatable(results, results_metatable)
 end
 
 -- Awaits each item in its turn; one that stands twice runs once.
@@ -218,19 +209,11 @@ end
 ---@param options table
 function module.gather_list(list, options)
   options = check_options(options, "gather_list")
-  local length = check.list(list, 1, "gather_list")
-  for place = 1, length do
-    local item = list[place]
-    if not check.is_awaitable(agather, item) then
-      error(("bad argument #1 to 'gather_list' (awaitable expected at place %d of the list, got %s)")
-        :format(place, check.type_name(item)), 2)
-    end
-  end
+  local length = check.awaitables(list, 1, "gather_list")
   local distinct, places = run_distinct(list, length)
   return agather.spawn(function()
     local job = new_job(agather.await, list_source(distinct, #distinct), #distinct, options)
-    local limit = math.min(options.limit or math.huge, #distinct)
-    local found = job:finish(math.tointeger(limit), options)
+    local found = job:finish(math.min(options.limit or #distinct, #distinct))
     local results = { n = length }
     for place = 1, length do results[place] = found[places[place]] end
     return results

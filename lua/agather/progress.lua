@@ -1,5 +1,5 @@
 -- Progress: one line on a terminal that tells how far a list of jobs is, or a function that is told.
-local agather = require "agather.core"
+local agather = require "agather"
 
 local module = {}
 
@@ -64,7 +64,7 @@ function module.start(how, total)
   function self.update(now_done, now_failed)
     done, failed = now_done, now_failed
     local now = loop:time()
-    if not is_terminal or now - drawn < INTERVAL then return end
+    if finished or not is_terminal or now - drawn < INTERVAL then return end
     drawn = now
     io.stderr:write("\r\27[K", line(done, total, failed, now - started, coloured, false))
     io.stderr:flush()

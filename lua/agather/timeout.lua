@@ -1,5 +1,5 @@
 -- timeout, timeout_at and wait_for: deadlines for a scope. asyncio.timeout (3.12), asyncio.wait_for (3.12).
-local agather = require "agather.core"
+local agather = require "agather"
 local check = require "agather.check"
 
 local Timeout = {}
@@ -114,9 +114,7 @@ end
 ---@param seconds number? nil: no limit
 ---@return any ... its results
 function module.wait_for(awaitable, seconds)
-  if not check.is_awaitable(agather, awaitable) then
-    check.fail(1, "wait_for", "awaitable expected, got " .. check.type_name(awaitable))
-  end
+  check.awaitable(awaitable, 1, "wait_for")
   check.seconds(seconds, 2, "wait_for", true)
   if seconds and seconds <= 0 then
     local future = agather.ensure_future(awaitable)

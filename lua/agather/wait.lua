@@ -1,6 +1,6 @@
 -- wait, as_completed and shield: other ways than gather to wait for several, or to be left alone. asyncio, 3.11 and
 -- 3.13 (as_completed gives the tasks themselves).
-local agather = require "agather.core"
+local agather = require "agather"
 local check = require "agather.check"
 
 local module = {}
@@ -8,14 +8,7 @@ local module = {}
 -- Schedules what is in the list; returns the futures, each once, in order.
 local function futures_of(list, name)
   local futures, seen = {}, {}
-  for place = 1, check.list(list, 1, name) do
-    local item = list[place]
-    if not check.is_awaitable(agather, item) then
-      error(("bad argument #1 to '%s' (awaitable expected at place %d of the list, got %s)")
-        :format(name, place, check.type_name(item)), 3)
-    end
-  end
-  for place = 1, check.list(list, 1, name) do
+  for place = 1, check.awaitables(list, 1, name) do
     local item = list[place]
     local future = seen[item] or agather.ensure_future(item)
     if not seen[item] and not seen[future] then futures[#futures + 1] = future end
@@ -85,49 +78,50 @@ local as_completed_options = { timeout = true, progress = true }
 function module.as_completed(list, options)
   options = check.options(options, as_completed_options, 2, "as_completed")
   check.seconds(options.timeout, 2, "as_completed", true)
+  check.progress(options.progress, 2, "as_completed")
   local loop = agather.get_running_loop()
   local futures = futures_of(list, "as_completed")
   local finished = agather.Queue()
-  local left, failed, late = #futures, 0, false
+  local given, done, failed = 0, 0, 0
   local report = options.progress and require("agather.progress").start(options.progress, #futures)
-  local completed, timer
-  local function leave()
-    if timer then timer:cancel() end
-    for _, future in ipairs(futures) do future:remove_done_callback(completed) end
-    if report then report.finish() end
-  end
-  function completed(future)
+  local timer
+  local function completed(future)
     finished:put_nowait(future)
     if report then
+      done = done + 1
       if future:cancelled() or future:exception() ~= nil then failed = failed + 1 end
-      report.update(#futures - left + finished:qsize(), failed)
+      report.update(done, failed)
     end
   end
+  local function forget()
+    for _, future in ipairs(futures) do future:remove_done_callback(completed) end
+  end
+  local function leave()
+    if timer then timer:cancel() end
+    forget()
+    if report then report.finish() end
+  end
   for _, future in ipairs(futures) do future:add_done_callback(completed) end
-  if options.timeout and left > 0 then
+  if options.timeout and #futures > 0 then
     timer = loop:call_later(options.timeout, function()
-      late = true
+      forget()
       finished:shutdown()
     end)
   end
-  local closing = setmetatable({}, { __close = leave, __gc = leave })
   local function following()
-    if left == 0 then return nil end
-    if late and finished:empty() then error(agather.TimeoutError(), 0) end
-    left = left - 1
+    if given == #futures then return nil end
+    given = given + 1
     local ok, future = pcall(finished.get, finished)
     if ok then return future end
     error(agather.is_error(future, agather.QueueShutDown) and agather.TimeoutError() or future, 0)
   end
-  return following, nil, nil, closing
+  return following, nil, nil, setmetatable({}, { __close = leave, __gc = leave })
 end
 
 --- A future that ends as the awaitable does, but whose cancellation does not reach it.
 ---@param awaitable any
 function module.shield(awaitable)
-  if not check.is_awaitable(agather, awaitable) then
-    check.fail(1, "shield", "awaitable expected, got " .. check.type_name(awaitable))
-  end
+  check.awaitable(awaitable, 1, "shield")
   local inner = agather.ensure_future(awaitable)
   if inner:done() then return inner end
   local outer = inner:get_loop():create_future()
