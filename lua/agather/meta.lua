@@ -297,6 +297,10 @@ function Condition:locked() end
 ---@async
 ---@return true
 function Condition:wait() end
+--- Waits until predicate() is true, asking again after each notification; gives what it returned.
+---@async
+---@param predicate fun(): any
+function Condition:wait_for(predicate) end
 ---@param n? integer 1
 function Condition:notify(n) end
 function Condition:notify_all() end

@@ -1,6 +1,7 @@
 -- agather.testing: asynchronous specs for busted. The body of a spec is a main task; a spec fails that leaves tasks
 -- behind, errors unretrieved or coros never awaited.
 local agather = require "agather"
+local check = require "agather.check"
 
 local module = {}
 
@@ -28,7 +29,11 @@ end
 ---@param options? { clock?: "virtual"|"real", debug?: boolean }
 ---@param ... any arguments of the body
 function module.run(body, options, ...)
-  options = options or {}
+  check.callable(body, 1, "run")
+  if pcall(agather.get_running_loop) then
+    error(agather.RuntimeError("testing.run: a loop runs already, call the function itself"), 2)
+  end
+  options = check.options(options, { clock = true, debug = true }, 2, "run")
   local runner <close> = agather.Runner { clock = options.clock or "virtual", debug = options.debug }
   local problems = {}
   runner:get_loop():set_exception_handler(function(context) problems[#problems + 1] = report_text(context) end)
@@ -47,6 +52,7 @@ end
 ---@param body function
 ---@param options? table as of testing.run
 function module.async(body, options)
+  check.callable(body, 1, "async")
   return function(...) return module.run(body, options, ...) end
 end
 
@@ -55,9 +61,9 @@ end
 ---@param body? function without one the spec is pending
 ---@param options? table as of testing.run
 function module.it(name, body, options)
-  local busted_it = require("busted").it
-  if body == nil then return busted_it(name) end
-  return busted_it(name, module.async(body, options))
+  local busted = require "busted"
+  if body == nil then return busted.pending(name) end
+  return busted.it(name, module.async(body, options))
 end
 
 return module

@@ -326,7 +326,7 @@ describe("progress under the garbage collector", function()
 end)
 
 describe("progress on a terminal", function()
-  local function drawn(body)
+  local function draw_all(body)
     local written = {}
     local isatty, stderr = agather.isatty, io.stderr
     local _ <close> = closing(function() agather.isatty, io.stderr = isatty, stderr end)
@@ -343,7 +343,7 @@ describe("progress on a terminal", function()
   end
   for name, limit in pairs{ ["without a limit"] = false, ["with a limit"] = 3 } do
     it("draws nothing after its last line, " .. name, function()
-      local text = drawn(function()
+      local text = draw_all(function()
         pcall(agather.map, function(item)
           agather.sleep(item)
           if item == 1 then error("bad", 0) end

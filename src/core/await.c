@@ -113,6 +113,16 @@ void ag_task_resumed(lua_State *L, ag_state *S) { ag_task_raise(L, S, ag_task_ba
 
 /* ---- futures ---- */
 
+/* Whether the finished future at 1 raises CancelledError. */
+static bool is_cancellation(lua_State *L, ag_state *S, const ag_future *future) {
+  if (future->status != AG_FAILED)
+    return future->status == AG_CANCELLED;
+  lua_getiuservalue(L, 1, 2);
+  bool found = ag_error_is(L, S, -1, "CancelledError");
+  lua_pop(L, 1);
+  return found;
+}
+
 static int await_resumed(lua_State *L, int status, lua_KContext context) {
   ag_state *S = ag_self(L);
   (void)status, (void)context;
@@ -122,7 +132,12 @@ static int await_resumed(lua_State *L, int status, lua_KContext context) {
     if (future->watched)
       ag_unwatch(L, S, future, 1);
   }
-  ag_task_resumed(L, S);
+  ag_task *task = ag_task_back(L, S);
+  if (task->must_cancel && is_cancellation(L, S, future)) { /* the future's own cancellation goes first */
+    ag_task_take_throw(L, S, task);
+    lua_pop(L, 1);
+  }
+  ag_task_raise(L, S, task);
   return ag_future_results(L, S, 1);
 }
 

@@ -61,6 +61,7 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
           descend = true;
         } else {
           throw_at_next_step(L, S, task, error);
+          task->delivering = task->delivering || task->wait != AG_WAIT_NONE;
           if (task->wait == AG_WAIT_SLEEP) {
             ag_loop *loop = ag_loop_find(S, task->future.loop);
             ag_timer_stop(&loop->timers, &task->timer);

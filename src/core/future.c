@@ -25,7 +25,8 @@ ag_future *ag_future_new(lua_State *L, ag_loop *loop, size_t size, uint8_t kind)
 /* Reached for every awaitable: the magic is cheaper to read than the metatable. */
 ag_future *ag_future_to(lua_State *L, ag_state *S, int index) {
   ag_future *future = lua_touserdata(L, index);
-  if (future == NULL || lua_rawlen(L, index) < sizeof *future || future->magic != ag_future_magic(S)) return NULL;
+  if (future == NULL || lua_rawlen(L, index) < sizeof *future || future->magic != ag_future_magic(S))
+    return NULL;
   return future;
 }
 

@@ -52,7 +52,8 @@ static bool take_result(lua_State *L, ag_state *S, ag_gather *gather, int self, 
   lua_rawgeti(L, list, place);
   bool failed = ag_future_value(L, S, -1);
   bool first = failed && !gather->return_exceptions && !gather->failing;
-  if (first) ag_chain_link(L, S, self, -2);
+  if (first)
+    ag_chain_link(L, S, self, -2);
   lua_pushvalue(L, -1);
   lua_rawseti(L, list, place);
   if (first) {
@@ -66,7 +67,8 @@ static bool take_result(lua_State *L, ag_state *S, ag_gather *gather, int self, 
     gather->failing = true;
     cancel_siblings(L, S, gather, list);
   }
-  if (gather->finished < gather->count) return true;
+  if (gather->finished < gather->count)
+    return true;
   finish(L, S, gather, self);
   return false;
 }
@@ -78,18 +80,22 @@ static void take_error(lua_State *L, ag_state *S, int self, lua_Integer place) {
     lua_getiuservalue(L, -1, 1);
     lua_replace(L, -2);
   }
-  if (!lua_istable(L, -1)) return;
+  if (!lua_istable(L, -1))
+    return;
   lua_rawgeti(L, -1, place);
   ag_future_value(L, S, -1);
 }
 
 /* The child of a gather that comes next in this iteration, if it is one of the same gather. */
 static ag_gather_child *next_child(ag_loop *loop, const ag_gather *gather) {
-  if (ag_list_empty(&loop->current)) return NULL;
+  if (ag_list_empty(&loop->current))
+    return NULL;
   ag_node *node = ag_container(loop->current.next, ag_node, link);
-  if (node->run != child_done) return NULL;
+  if (node->run != child_done)
+    return NULL;
   ag_gather_child *child = ag_container(node, ag_gather_child, node);
-  if (child->gather != gather) return NULL;
+  if (child->gather != gather)
+    return NULL;
   ag_link_remove(&node->link);
   loop->runs = node;
   return child;

@@ -9,19 +9,22 @@
 #include "core/error.h"
 #include "core/task.h"
 
-/* Raised in a generator to close it: no script sees it but by pcall. */
-static const char exit_key = 0;
-
 /* ---- the body ---- */
 
-/* Context 0: as called. Leaves the results, or true and the error for leave() below. */
+/* Whether the value at [index] is what closes generators: a CancelledError, so that agather.pcall lets it through. */
+static bool is_exit(lua_State *L, ag_state *S, int index) {
+  index = lua_absindex(L, index);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->exit);
+  bool same = lua_rawequal(L, -1, index);
+  lua_pop(L, 1);
+  return same;
+}
+
 static int body_done(lua_State *L, int status, lua_KContext context) {
   (void)context;
   if (status == LUA_OK || status == LUA_YIELD)
     return lua_gettop(L);
-  lua_pushlightuserdata(L, (void *)&exit_key); /* marks the error: no script can make this value */
-  lua_insert(L, -2);
-  return 2;
+  return is_exit(L, ag_self(L), -1) ? 0 : lua_error(L); /* its <close> handlers have run */
 }
 
 /* Upvalue 1: the state, 2: the script's function. */
@@ -103,20 +106,21 @@ static int go_on(lua_State *L, ag_state *S, int nargs) {
     lua_pop(co, nres);
     return failure(L, "too many results to resume");
   }
-  bool failed = status == LUA_OK && nres == 2 && lua_touserdata(co, -2) == &exit_key;
-  lua_pushboolean(L, !failed);
+  lua_pushboolean(L, true);
   lua_xmove(co, L, nres);
-  if (!failed)
-    return nres + 1;
-  lua_remove(L, -2);
-  return 2;
+  return nres + 1;
 }
 
 static int resume_again(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   ag_state *S = ag_self(L);
-  if (ag_task_here(L, S) == NULL)
+  ag_task *task = ag_task_here(L, S);
+  if (task == NULL)
     return ag_task_hijacked(L, S);
+  if (lua_status(lua_tothread(L, 1)) != LUA_YIELD) { /* the generator was resumed or closed by hand while it waited */
+    ag_task_detach(S, task);
+    ag_task_raise(L, S, task);
+  }
   set_waiting(L, S, false);
   return go_on(L, S, 0);
 }
@@ -191,7 +195,7 @@ static int yielded(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   if (ag_self(L)->closing == L) {
     ag_self(L)->closing = NULL;
-    lua_pushlightuserdata(L, (void *)&exit_key);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ag_self(L)->exit);
     return lua_error(L);
   }
   return lua_gettop(L);
@@ -209,7 +213,7 @@ static int yield(lua_State *L) {
 static int close_done(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   lua_State *co = lua_tothread(L, 1); /* 2: whether it failed, 3: the error */
-  bool failed = !lua_toboolean(L, 2) && lua_touserdata(L, 3) != &exit_key;
+  bool failed = !lua_toboolean(L, 2) && !is_exit(L, ag_self(L), 3);
   if (lua_status(co) == LUA_YIELD) { /* it caught the exit and yielded again: now by force */
     int closed = lua_resetthread(co);
     lua_pushboolean(L, closed == LUA_OK);
@@ -234,7 +238,7 @@ static int close(lua_State *L) {
   lua_Debug ar;
   bool has_frames = lua_getstack(co, 0, &ar) > 0;
   if (co == L || (lua_status(co) == LUA_OK && has_frames) || is_waiting(L, S))
-    return luaL_error(L, "cannot close a running coroutine");
+    return luaL_error(L, "cannot close a %s coroutine", co == L ? "running" : "normal");
   bool ours = false;
   if (lua_status(co) == LUA_YIELD && has_frames) {
     lua_getinfo(co, "f", &ar);
@@ -257,16 +261,36 @@ static int close(lua_State *L) {
   return close_done(L, LUA_OK, 0);
 }
 
+/* status(co): as Lua's; one that waits for its task is "normal". */
+static int status(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTHREAD);
+  lua_settop(L, 1);
+  lua_State *co = lua_tothread(L, 1);
+  lua_Debug ar;
+  const char *name = "dead";
+  if (co == L)
+    name = "running";
+  else if (is_waiting(L, ag_self(L)) || (lua_status(co) == LUA_OK && lua_getstack(co, 0, &ar) > 0))
+    name = "normal";
+  else if (lua_status(co) == LUA_YIELD || (lua_status(co) == LUA_OK && lua_gettop(co) > 0))
+    name = "suspended";
+  lua_pushstring(L, name);
+  return 1;
+}
+
 void ag_generator_open_module(lua_State *L, ag_state *S) {
-  static const luaL_Reg functions[] = {{"create", create}, {"resume", resume}, {"wrap", wrap},
-                                       {"yield", yield},   {"close", close},   {NULL, NULL}};
-  static const char *const same[] = {"running", "status", "isyieldable"};
+  static const luaL_Reg functions[] = {{"create", create}, {"resume", resume}, {"wrap", wrap}, {"yield", yield},
+                                       {"close", close},   {"status", status}, {NULL, NULL}};
+  static const char *const same[] = {"running", "isyieldable"};
   S->waiting = ag_weak_table(L, "k");
+  lua_pushliteral(L, "the coroutine was closed");
+  ag_error_push(L, S, "CancelledError");
+  S->exit = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_newtable(L);
   ag_setfuncs(L, S, functions);
   lua_pushcfunction(L, luaopen_coroutine);
   lua_call(L, 0, 1);
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 2; i++) {
     lua_getfield(L, -1, same[i]);
     lua_setfield(L, -3, same[i]);
   }

@@ -20,6 +20,7 @@ typedef struct queue {
   uint64_t *orders, next; /* of the heap: when each item came */
   uint8_t kind;
   bool is_shutdown;
+  uint32_t changes; /* counts them: a comparison must make none */
 } queue;
 
 static queue *check_queue(lua_State *L, int arg) {
@@ -41,26 +42,30 @@ static queue *check_queue(lua_State *L, int arg) {
 
 /* ---- the heap ---- */
 
-/* Whether the item at stack index [a] with order [oa] leaves before the one at [b]. */
-static bool before(lua_State *L, int compare, int a, uint64_t oa, int b, uint64_t ob) {
+/* Calls less(a, b); raises when that has changed the queue. */
+static bool less(lua_State *L, const queue *q, int compare, int a, int b) {
+  uint32_t changes = q->changes;
+  bool is_less;
   if (lua_isnil(L, compare)) {
-    if (lua_compare(L, a, b, LUA_OPLT))
-      return true;
-    if (lua_compare(L, b, a, LUA_OPLT))
-      return false;
+    is_less = lua_compare(L, a, b, LUA_OPLT);
   } else {
-    for (int turn = 0; turn < 2; turn++) {
-      lua_pushvalue(L, compare);
-      lua_pushvalue(L, turn == 0 ? a : b);
-      lua_pushvalue(L, turn == 0 ? b : a);
-      lua_call(L, 2, 1);
-      bool less = lua_toboolean(L, -1);
-      lua_pop(L, 1);
-      if (less)
-        return turn == 0;
-    }
+    lua_pushvalue(L, compare);
+    lua_pushvalue(L, a);
+    lua_pushvalue(L, b);
+    lua_call(L, 2, 1);
+    is_less = lua_toboolean(L, -1);
+    lua_pop(L, 1);
   }
-  return oa < ob;
+  if (q->changes != changes)
+    ag_error_raise(L, ag_self(L), "RuntimeError", "the comparison has changed the queue");
+  return is_less;
+}
+
+/* Whether the item at stack index [a] with order [oa] leaves before the one at [b]. */
+static bool before(lua_State *L, const queue *q, int compare, int a, uint64_t oa, int b, uint64_t ob) {
+  if (less(L, q, compare, a, b))
+    return true;
+  return !less(L, q, compare, b, a) && oa < ob;
 }
 
 /* Puts the value on top into the heap. Compares first and moves then: an error leaves the heap as it was. */
@@ -71,7 +76,7 @@ static void heap_put(lua_State *L, queue *q, int items, int compare) {
   int depth = 0;
   while (i > 1) {
     lua_rawgeti(L, items, i / 2);
-    bool up = before(L, compare, value, order, value + 1, q->orders[i / 2 - 1]);
+    bool up = before(L, q, compare, value, order, value + 1, q->orders[i / 2 - 1]);
     lua_settop(L, value);
     if (!up)
       break;
@@ -82,6 +87,7 @@ static void heap_put(lua_State *L, queue *q, int items, int compare) {
   lua_rawseti(L, items, q->count + 1); /* the only step that can want memory */
   q->next++;
   q->count++;
+  q->changes++;
   for (int d = 0; d < depth; d++) {
     lua_rawgeti(L, items, path[d] / 2);
     lua_rawseti(L, items, path[d]);
@@ -104,13 +110,13 @@ static void heap_get(lua_State *L, queue *q, int items, int compare) {
     lua_rawgeti(L, items, child);
     if (child < n) {
       lua_rawgeti(L, items, child + 1);
-      if (before(L, compare, top + 4, q->orders[child], top + 3, q->orders[child - 1])) {
+      if (before(L, q, compare, top + 4, q->orders[child], top + 3, q->orders[child - 1])) {
         lua_replace(L, top + 3);
         child++;
       }
       lua_settop(L, top + 3);
     }
-    bool down = before(L, compare, top + 3, q->orders[child - 1], top + 2, order);
+    bool down = before(L, q, compare, top + 3, q->orders[child - 1], top + 2, order);
     lua_settop(L, top + 2);
     if (!down)
       break;
@@ -126,6 +132,7 @@ static void heap_get(lua_State *L, queue *q, int items, int compare) {
   q->orders[i - 1] = order;
   lua_pushnil(L);
   lua_rawseti(L, items, q->count--);
+  q->changes++;
 }
 
 /* ---- items ---- */
@@ -172,6 +179,7 @@ static void put_item(lua_State *L, queue *q, int self) {
     lua_pushvalue(L, item);
     lua_rawseti(L, item + 1, q->kind == LIFO ? q->count + 1 : (q->head + q->count) % q->room + 1);
     q->count++;
+    q->changes++;
   }
   lua_settop(L, item - 1);
 }
@@ -189,6 +197,7 @@ static void get_item(lua_State *L, queue *q, int self) {
     lua_pushboolean(L, 0); /* as nil, but the table keeps its shape */
     lua_rawseti(L, top + 1, place);
     q->count--;
+    q->changes++;
     if (q->kind == FIFO)
       q->head = (q->head + 1) % q->room;
   }
@@ -356,6 +365,7 @@ static int queue_shutdown(lua_State *L) {
   ag_state *S = ag_self(L);
   queue *q = check_queue(L, 1);
   q->is_shutdown = true;
+  q->changes++;
   if (lua_toboolean(L, 2)) {
     lua_newtable(L);
     lua_setiuservalue(L, 1, ITEMS);

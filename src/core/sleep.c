@@ -32,6 +32,7 @@ static int sleep_(lua_State *L) {
     return ag_task_park(L, task, AG_WAIT_NONE, sleep_resumed);
   }
   if (task->must_cancel) { /* cancelled itself before this wait: asyncio cancels the new future at once */
+    task->delivering = true;
     ag_loop_ready(loop, &task->timer.node);
     return ag_task_park(L, task, AG_WAIT_NONE, sleep_resumed);
   }

@@ -84,7 +84,7 @@ void ag_task_take_throw(lua_State *L, ag_state *S, ag_task *task) {
     lua_rawseti(L, -3, task->future.slot);
   }
   lua_remove(L, -2);
-  task->must_cancel = task->bad_yield = false;
+  task->must_cancel = task->bad_yield = task->delivering = false;
 }
 
 static void keep_throw(lua_State *L, ag_state *S, ag_task *task) {
@@ -95,7 +95,10 @@ static void keep_throw(lua_State *L, ag_state *S, ag_task *task) {
 }
 
 void ag_task_throw(lua_State *L, ag_state *S, ag_task *task) {
-  keep_throw(L, S, task);
+  if (task->delivering)
+    lua_pop(L, 1);
+  else
+    keep_throw(L, S, task);
   task->must_cancel = true;
 }
 
@@ -389,8 +392,7 @@ static ag_task *task_of(lua_State *L, ag_state *S) {
   return NULL;
 }
 
-/* Takes the task off whatever it waits for. */
-static void detach(ag_state *S, ag_task *task) {
+void ag_task_detach(ag_state *S, ag_task *task) {
   ag_loop *loop = ag_loop_find(S, task->future.loop);
   if (task->wait == AG_WAIT_OPERATION && task->operation != NULL) {
     ag_wait *wait = task->operation;
@@ -408,7 +410,7 @@ static void detach(ag_state *S, ag_task *task) {
 int ag_task_hijacked(lua_State *L, ag_state *S) {
   ag_task *task = task_of(L, S);
   if (task != NULL && !task->hijacked) {
-    detach(S, task);
+    ag_task_detach(S, task);
     task->hijacked = true;
     ag_loop *loop = ag_loop_find(S, task->future.loop);
     if (loop != NULL)
@@ -420,7 +422,7 @@ int ag_task_hijacked(lua_State *L, ag_state *S) {
 void ag_task_abandon(lua_State *L, ag_state *S, int index) {
   ag_task *task = lua_touserdata(L, index);
   index = lua_absindex(L, index);
-  detach(S, task);
+  ag_task_detach(S, task);
   reset_threads(L, S, task);
   if (task->future.status != AG_PENDING)
     return; /* a <close> handler may do anything */

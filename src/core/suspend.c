@@ -16,6 +16,7 @@ int ag_suspend(lua_State *L, ag_wait *wait, lua_KContext context, lua_KFunction 
   wait->context = context;
   task->operation = NULL;
   if (task->must_cancel) { /* cancelled itself before this wait */
+    task->delivering = true;
     wait->cancel(wait);
     ag_loop_ready(ag_state_open(L)->running, &task->timer.node);
   } else {

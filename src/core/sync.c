@@ -36,8 +36,9 @@ static void *check(lua_State *L, int arg) {
     if (same)
       return p;
   }
+  const char *given = lua_isnone(L, arg) ? "no value" : ag_type_name(L, arg);
   lua_getfield(L, lua_upvalueindex(2), "__name");
-  luaL_typeerror(L, arg, lua_tostring(L, -1));
+  luaL_argerror(L, arg, lua_pushfstring(L, "%s expected, got %s", lua_tostring(L, -1), given));
   return NULL;
 }
 
@@ -265,7 +266,10 @@ static int new_bounded(lua_State *L) {
 
 enum stage { NOTIFIED, LOCKED };
 
-/* 1 the condition, 2 the error to raise once the lock is held again, or nil, 3 whether it was notified. */
+static int ask_predicate(lua_State *L);
+
+/* 1 the condition, 2 the error to raise once the lock is held again, or nil, 3 whether it was notified, 4 the
+** predicate of wait_for, or nil. */
 static int condition_waited(lua_State *L, int status, lua_KContext stage) {
   (void)status;
   ag_state *S = ag_self(L);
@@ -292,6 +296,8 @@ static int condition_waited(lua_State *L, int status, lua_KContext stage) {
     lua_pushvalue(L, 2);
     return lua_error(L);
   }
+  if (!lua_isnil(L, 4))
+    return ask_predicate(L);
   lua_pushboolean(L, true);
   return 1;
 }
@@ -303,15 +309,49 @@ static condition *check_held(lua_State *L, const char *what) {
   return c;
 }
 
-/* condition:wait(): releases the lock, waits to be notified, takes the lock again; true. */
-static int condition_wait(lua_State *L) {
-  ag_state *S = ag_self(L);
+/* Gives the lock away and waits; 1 to 4 as condition_waited has them. */
+static int wait_for_notice(lua_State *L, ag_state *S) {
   condition *c = check_held(L, "wait");
   ag_task *task = ag_task_check(L, S, "Condition.wait");
-  lua_settop(L, 1);
-  lua_settop(L, 3);
   lock_give(S, c->lock);
   return ag_waiters_park(L, task, &c->waiters, "Condition", NOTIFIED, condition_waited);
+}
+
+static int predicate_asked(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  if (lua_toboolean(L, 5))
+    return 1;
+  lua_settop(L, 4);
+  lua_pushnil(L);
+  lua_replace(L, 2);
+  return wait_for_notice(L, ag_self(L));
+}
+
+static int ask_predicate(lua_State *L) {
+  lua_settop(L, 4);
+  lua_pushvalue(L, 4);
+  lua_callk(L, 0, 1, 0, predicate_asked);
+  return predicate_asked(L, LUA_OK, 0);
+}
+
+/* condition:wait(): releases the lock, waits to be notified, takes the lock again; true. */
+static int condition_wait(lua_State *L) {
+  check_held(L, "wait");
+  lua_settop(L, 1);
+  lua_settop(L, 4);
+  return wait_for_notice(L, ag_self(L));
+}
+
+/* condition:wait_for(predicate): waits until predicate() is true; gives what it returned. */
+static int condition_wait_for(lua_State *L) {
+  check(L, 1);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_settop(L, 2);
+  for (int i = 0; i < 2; i++) { /* condition, nil, nil, predicate */
+    lua_pushnil(L);
+    lua_insert(L, 2);
+  }
+  return ask_predicate(L);
 }
 
 /* condition:notify([n = 1]) */
@@ -391,13 +431,35 @@ static int new_condition(lua_State *L) {
   return 1;
 }
 
-static int primitive_tostring(lua_State *L) {
-  ag_link *waiters = check(L, 1);
+static int waiting(const ag_link *waiters) {
   int n = 0;
-  for (ag_link *l = waiters->next; l != waiters; l = l->next)
+  for (const ag_link *l = waiters->next; l != waiters; l = l->next)
     n++;
+  return n;
+}
+
+static int lock_tostring(lua_State *L) {
+  lock *l = check(L, 1);
+  lua_pushfstring(L, "<Lock %s waiters=%d>", l->locked ? "locked" : "unlocked", waiting(&l->waiters));
+  return 1;
+}
+
+static int event_tostring(lua_State *L) {
+  event *e = check(L, 1);
+  lua_pushfstring(L, "<Event %s waiters=%d>", e->set ? "set" : "unset", waiting(&e->waiters));
+  return 1;
+}
+
+static int semaphore_tostring(lua_State *L) {
+  semaphore *s = check(L, 1);
   lua_getfield(L, lua_upvalueindex(2), "__name");
-  lua_pushfstring(L, "<%s waiters=%d>", lua_tostring(L, -1), n);
+  lua_pushfstring(L, "<%s value=%I waiters=%d>", lua_tostring(L, -1), s->value, waiting(&s->waiters));
+  return 1;
+}
+
+static int condition_tostring(lua_State *L) {
+  condition *c = check(L, 1);
+  lua_pushfstring(L, "<Condition %s waiters=%d>", c->lock->locked ? "locked" : "unlocked", waiting(&c->waiters));
   return 1;
 }
 
@@ -408,25 +470,22 @@ void ag_sync_open_module(lua_State *L, ag_state *S) {
       {"wait", event_wait}, {"set", event_set}, {"clear", event_clear}, {"is_set", event_is_set}, {NULL, NULL}};
   static const luaL_Reg semaphore_methods[] = {
       {"acquire", semaphore_acquire}, {"release", semaphore_release}, {"locked", semaphore_locked}, {NULL, NULL}};
-  static const luaL_Reg condition_methods[] = {{"wait", condition_wait},
-                                               {"notify", condition_notify},
-                                               {"notify_all", condition_notify_all},
-                                               {"acquire", condition_acquire},
-                                               {"release", condition_release},
-                                               {"locked", condition_locked},
-                                               {NULL, NULL}};
+  static const luaL_Reg condition_methods[] = {{"wait", condition_wait},       {"wait_for", condition_wait_for},
+                                               {"notify", condition_notify},   {"notify_all", condition_notify_all},
+                                               {"acquire", condition_acquire}, {"release", condition_release},
+                                               {"locked", condition_locked},   {NULL, NULL}};
   const struct {
     const char *name;
     const luaL_Reg *methods;
-    lua_CFunction make, close;
-  } types[] = {{"Lock", lock_methods, new_lock, lock_close},
-               {"Event", event_methods, new_event, NULL},
-               {"Semaphore", semaphore_methods, new_semaphore, semaphore_release},
-               {"BoundedSemaphore", semaphore_methods, new_bounded, semaphore_release},
-               {"Condition", condition_methods, new_condition, condition_close}};
+    lua_CFunction make, close, tostring;
+  } types[] = {{"Lock", lock_methods, new_lock, lock_close, lock_tostring},
+               {"Event", event_methods, new_event, NULL, event_tostring},
+               {"Semaphore", semaphore_methods, new_semaphore, semaphore_release, semaphore_tostring},
+               {"BoundedSemaphore", semaphore_methods, new_bounded, semaphore_release, semaphore_tostring},
+               {"Condition", condition_methods, new_condition, condition_close, condition_tostring}};
   int module = lua_gettop(L);
   for (int i = 0; i < 5; i++) {
-    ag_new_class(L, S, types[i].name, types[i].methods, primitive_tostring, primitive_gc, types[i].close);
+    ag_new_class(L, S, types[i].name, types[i].methods, types[i].tostring, primitive_gc, types[i].close);
     int metatable = lua_gettop(L);
     lua_pushlightuserdata(L, S);
     lua_pushvalue(L, metatable);

@@ -170,7 +170,7 @@ static int task_cancelling(lua_State *L) {
 
 static int task_uncancel(lua_State *L) {
   ag_task *task = check_task(L);
-  if (task->cancels > 0 && --task->cancels == 0)
+  if (task->cancels > 0 && --task->cancels == 0 && !task->delivering)
     task->must_cancel = false;
   lua_pushinteger(L, task->cancels);
   return 1;

@@ -31,6 +31,7 @@ struct ag_task {
   uint32_t id;          /* Task-<id> */
   uint32_t cancels;     /* requests not taken back */
   bool must_cancel : 1; /* the next step throws */
+  bool delivering : 1;  /* what it waited for was cancelled: a later cancellation does not change the error */
   bool started : 1;     /* the coro was awaited or scheduled */
   bool parked : 1;      /* it yielded to wait, not by a stray coroutine.yield */
   bool stray : 1;       /* it rests in a stray coroutine.yield */
@@ -73,10 +74,12 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node);
 void ag_task_lost(lua_State *L, ag_loop *loop, ag_task *task);
 /* Ends the pending task at [index] without running it on: the loop closes. [-0, +0, m] */
 void ag_task_abandon(lua_State *L, ag_state *S, int index);
-/* Keeps the error on top to be thrown at the next step. [-1, +0, m] */
+/* Keeps the error on top to be thrown at the next step, unless one is being delivered. [-1, +0, m] */
 void ag_task_throw(lua_State *L, ag_state *S, ag_task *task);
 /* Pushes what waits to be thrown. [-0, +1, -] */
 void ag_task_take_throw(lua_State *L, ag_state *S, ag_task *task);
+/* Takes the task off whatever it waits for. */
+void ag_task_detach(ag_state *S, ag_task *task);
 /* The calling thread was resumed by hand: its task is taken off what it waits for; raises. */
 int ag_task_hijacked(lua_State *L, ag_state *S);
 void ag_step_open_module(lua_State *L, ag_state *S);

@@ -6,6 +6,7 @@ int ag_waiters_park(lua_State *L, ag_task *task, ag_link *list, const char *what
   ag_list_append(list, &task->turn_link);
   task->what = what;
   if (task->must_cancel) { /* cancelled itself before this wait */
+    task->delivering = true;
     task->turn = AG_TURN_CANCELLED;
     task->wait = AG_WAIT_NONE;
     ag_loop_ready(ag_loop_find(ag_self(L), task->future.loop), &task->timer.node);
