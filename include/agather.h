@@ -55,7 +55,7 @@ struct ag_wait {
   /* Called at most once when the task is cancelled while it waits: detach; the continuation will not run.
   ** Loop's thread, must not raise. */
   void (*cancel)(ag_wait *wait);
-  lua_KFunction k;    /* the library's from here on */
+  lua_KFunction k; /* the library's from here on */
   lua_KContext context;
   void *task;
   ag_loop *loop;

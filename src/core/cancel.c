@@ -8,6 +8,13 @@ static void throw_at_next_step(lua_State *L, ag_state *S, ag_task *task, int err
   ag_task_throw(L, S, task);
 }
 
+/* Tasks wait for each other: the one at which the circle closes gets the error. */
+static void wake_from_circle(lua_State *L, ag_state *S, ag_task *task, int error) {
+  throw_at_next_step(L, S, task, error);
+  ag_link_remove(&task->timer.node.link);
+  ag_loop_ready(ag_loop_find(S, task->future.loop), &task->timer.node);
+}
+
 bool ag_cancel(lua_State *L, ag_state *S, int index) {
   int error = lua_gettop(L);
   ag_future *current = lua_touserdata(L, index);
@@ -50,9 +57,7 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
           root_accepted = true;
       }
       if (task->cancel_epoch == epoch) {
-        throw_at_next_step(L, S, task, error); /* a circle of tasks that wait for each other: wake it */
-        ag_link_remove(&task->timer.node.link);
-        ag_loop_ready(ag_loop_find(S, task->future.loop), &task->timer.node);
+        wake_from_circle(L, S, task, error);
       } else {
         task->cancel_epoch = epoch;
         if (task->wait == AG_WAIT_FUTURE) {
@@ -85,10 +90,13 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
       waiter = NULL; /* whoever waits for this task is served by its end */
     } else {
       ag_gather *gather = (ag_gather *)current;
-      if (gather->cancel_epoch == epoch) {
+      if (gather->cancelling) {
+        if (waiter != NULL)
+          wake_from_circle(L, S, waiter, error);
+        waiter = NULL;
         accepted = true;
       } else {
-        gather->cancel_epoch = epoch;
+        gather->cancelling = true;
         gather->cancel_up = up;
         gather->cancel_waiter = waiter;
         gather->cancel_next = 0;
@@ -119,10 +127,13 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
       if (gather->cancel_next < gather->count) {
         gather->cancel_next++;
         current = gather->children[gather->cancel_next - 1].child;
+        epoch =
+            ++S->cancel_epoch; /* a child may be reached twice; only a chain that comes back to itself is a circle */
         if (current == NULL)
           continue;
         break;
       }
+      gather->cancelling = false;
       accepted = gather->cancel_accepted;
       if (accepted)
         gather->cancel_requested = true;

@@ -19,8 +19,8 @@ struct ag_gather {
   bool return_exceptions : 1;
   bool cancel_on_error : 1;
   bool cancel_requested : 1;
-  bool failing : 1; /* cancel_on_error: an error is kept in user value 1 until the siblings have ended */
-  uint32_t cancel_epoch;
+  bool cancelling : 1;     /* ag_cancel is at its children */
+  bool failing : 1;        /* cancel_on_error: an error is kept in user value 1 until the siblings have ended */
   lua_Integer cancel_next; /* where ag_cancel stands in the children */
   bool cancel_accepted;
   ag_gather *cancel_up;
