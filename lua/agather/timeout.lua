@@ -120,8 +120,9 @@ function module.wait_for(awaitable, seconds)
     local future = agather.ensure_future(awaitable)
     if future:done() then return future:result() end
     cancel_and_wait(future)
-    if future:cancelled() then error(agather.TimeoutError(), 0) end
-    return future:result()
+    local results = table.pack(pcall(future.result, future))
+    if results[1] then return table.unpack(results, 2, results.n) end
+    error(agather.is_error(results[2], agather.CancelledError) and agather.TimeoutError() or results[2], 0)
   end
   local _ <close> = module.timeout(seconds)
   return agather.await(awaitable)

@@ -13,27 +13,34 @@ enum { LIST = 2 };
 
 static void child_done(ag_loop *loop, lua_State *L, ag_node *node);
 
-static void finish(lua_State *L, ag_state *S, ag_gather *gather, int self) {
+static void finish(lua_State *L, ag_state *S, ag_gather *gather, int self, lua_Integer place) {
   if (gather->failing) {
     lua_getiuservalue(L, self, 1);
     lua_pushnil(L);
     lua_setiuservalue(L, self, 1);
     ag_future_reject(L, S, self);
   } else if (gather->cancel_requested) {
-    /* Every child is done, but a cancellation was asked for and must reach the awaiter (bpo-32684). */
-    lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
+    /* Every child is done, but a cancellation was asked for and must reach the awaiter (bpo-32684): as the last child
+    ** got it, or, where that went on, as it was asked for. */
     lua_getiuservalue(L, self, LIST);
-    lua_rawgeti(L, -1, gather->count);
-    if (ag_error_is(L, S, -1, "CancelledError"))
-      lua_replace(L, -3);
-    else
-      lua_pop(L, 1);
-    lua_pop(L, 1);
+    lua_rawgeti(L, -1, place);
+    if (!ag_error_is(L, S, -1, "CancelledError"))
+      lua_getiuservalue(L, self, 1);
     ag_future_reject(L, S, self);
   } else {
     lua_getiuservalue(L, self, LIST);
     ag_future_resolve(L, S, self, 1);
   }
+}
+
+void ag_gather_cancelled(lua_State *L, ag_state *S, ag_gather *gather, int error) {
+  if (gather->failing)
+    return; /* the first error stands there */
+  lua_pushvalue(L, error);
+  ag_push_kept(L, S, gather->cancel_index);
+  lua_insert(L, -2);
+  lua_setiuservalue(L, -2, 1);
+  lua_pop(L, 1);
 }
 
 static void cancel_siblings(lua_State *L, ag_state *S, ag_gather *gather, int list) {
@@ -69,7 +76,7 @@ static bool take_result(lua_State *L, ag_state *S, ag_gather *gather, int self, 
   }
   if (gather->finished < gather->count)
     return true;
-  finish(L, S, gather, self);
+  finish(L, S, gather, self, place);
   return false;
 }
 
