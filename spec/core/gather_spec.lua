@@ -98,7 +98,7 @@ describe("gather", function()
 
   it("points to gather_list when it is given a list", function()
     virtual(function()
-      assert.error_matches(function() agather.gather({ job(1) }) end, "gather_list")
+      assert.error_matches(function() agather.gather({ agather.sleep }) end, "gather_list")
       assert.error_matches(function() agather.gather(42) end, "awaitable expected, got number")
     end)
   end)

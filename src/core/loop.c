@@ -265,6 +265,8 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
   ag_drop(L, loop->S, loop->handler);
   ag_drop(L, loop->S, loop->slot);
   loop->handler = loop->slot = 0;
+  if (!loop->S->closed)
+    ag_trim(L, loop->S);
 }
 
 /* ---- methods ---- */

@@ -177,6 +177,39 @@ ag_thread ag_thread_take(lua_State *L, ag_state *S) {
 /* Drops a thread that rests, for the next collection. */
 static void forget_one(lua_State *L, ag_state *S) { ag_drop(L, S, S->pool[--S->pooled].slot); }
 
+/* Gives back the free slots at the end of the table of the living, so that walking it stays cheap. */
+static void trim_slots(lua_State *L, ag_state *S) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
+  int top = S->top_slot;
+  for (; top > 0; top--) {
+    lua_rawgeti(L, -1, top);
+    bool used = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    if (used)
+      break;
+    lua_pushnil(L);
+    lua_rawseti(L, -2, top);
+  }
+  S->top_slot = top;
+  S->nfree = 0;
+  for (int slot = top; slot > 0; slot--) {
+    lua_rawgeti(L, -1, slot);
+    if (!lua_toboolean(L, -1))
+      S->free_slots[S->nfree++] = slot;
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
+void ag_trim(lua_State *L, ag_state *S) {
+  S->peak = S->in_use;
+  bool many = S->top_slot > 4 * AG_POOL_MIN;
+  while (S->pooled > (many ? 0 : AG_POOL_MIN))
+    forget_one(L, S);
+  if (many && S->nfree > S->top_slot / 2)
+    trim_slots(L, S);
+}
+
 void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled) {
   S->in_use--;
   if (S->closed)

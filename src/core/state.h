@@ -100,6 +100,8 @@ void ag_push_kept(lua_State *L, ag_state *S, int slot);
 ag_thread ag_thread_take(lua_State *L, ag_state *S);
 /* Gives a thread back; it rests in the pool unless it is [spoiled] or there are enough. Never raises. */
 void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled);
+/* A loop has ended: the pool forgets its peak, the table of the living its length. Never raises. */
+void ag_trim(lua_State *L, ag_state *S);
 
 /* A registry reference to a table with weak keys ("k"), values ("v"). [-0, +0, m] */
 int ag_weak_table(lua_State *L, const char *mode);
