@@ -23,7 +23,7 @@ return {
     program = {
       objects = no_objects,
       main = {
-        { op = "spawn", body = 1, form = "create_task", slot = 1 },
+        { op = "spawn", body = 1, form = "coro", slot = 1 },
         { op = "make_gather", items = { { kind = "task", slot = 1 }, { kind = "same", index = 1 } }, slot = 1,
           return_exceptions = false },
         { op = "sleep", delay = 0.125 },
@@ -37,8 +37,8 @@ return {
     program = {
       objects = no_objects,
       main = {
-        { op = "spawn", body = 1, form = "create_task", slot = 1 },
-        { op = "spawn", body = 2, form = "create_task", slot = 2 },
+        { op = "spawn", body = 1, form = "coro", slot = 1 },
+        { op = "spawn", body = 2, form = "coro", slot = 2 },
         { op = "make_gather", slot = 1, return_exceptions = false,
           items = { { kind = "task", slot = 1 }, { kind = "task", slot = 2 }, { kind = "same", index = 1 } } },
         { op = "turn" },
@@ -54,8 +54,8 @@ return {
     program = {
       objects = no_objects,
       main = {
-        { op = "spawn", body = 2, form = "create_task", slot = 2 },
-        { op = "spawn", body = 1, form = "create_task", slot = 1 },
+        { op = "spawn", body = 2, form = "coro", slot = 2 },
+        { op = "spawn", body = 1, form = "coro", slot = 1 },
         { op = "make_gather", slot = 1, return_exceptions = false,
           items = { { kind = "task", slot = 1 }, { kind = "same", index = 1 } } },
         { op = "turn" },
@@ -75,7 +75,7 @@ return {
       main = {
         { op = "set_result", target = { kind = "future", slot = 1 }, value = "v1" },
         { op = "make_gather", items = { { kind = "future", slot = 1 } }, slot = 1, return_exceptions = false },
-        { op = "spawn", body = 1, form = "create_task", slot = 1 },
+        { op = "spawn", body = 1, form = "coro", slot = 1 },
         { op = "make_gather", items = { { kind = "group", slot = 1 }, { kind = "same", index = 1 } }, slot = 2,
           return_exceptions = false },
         { op = "cancel", target = { kind = "group", slot = 2 } },
@@ -101,7 +101,7 @@ return {
     program = {
       objects = no_objects,
       main = {
-        { op = "spawn", body = 1, form = "create_task", slot = 1 },
+        { op = "spawn", body = 1, form = "coro", slot = 1 },
         { op = "turn" },
         { op = "cancel", target = { kind = "task", slot = 1 }, message = "m1" },
         { op = "cancel", target = { kind = "task", slot = 1 }, message = "m2" },
@@ -115,7 +115,7 @@ return {
     program = {
       objects = no_objects,
       main = {
-        { op = "spawn", body = 1, form = "create_task", slot = 1 },
+        { op = "spawn", body = 1, form = "coro", slot = 1 },
         { op = "turn" },
         { op = "cancel", target = { kind = "future", slot = 1 }, message = "m1" },
         { op = "cancel", target = { kind = "task", slot = 1 }, message = "m2" },
@@ -130,7 +130,7 @@ return {
     program = {
       objects = no_objects,
       main = {
-        { op = "spawn", body = 1, form = "create_task", slot = 1 },
+        { op = "spawn", body = 1, form = "coro", slot = 1 },
         { op = "await_itself", guard = true },
       },
       bodies = { {} },

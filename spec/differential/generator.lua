@@ -93,10 +93,10 @@ function Generator:target()
   return self:group()
 end
 
--- What may be awaited: also a body, as a coro or a plain function.
+-- What may be awaited: also a body, as a coro, a plain function or a Lua thread.
 function Generator:awaitable(place)
   if place.level < self.body_count and self.random:chance(40) then
-    return { kind = self.random:chance(80) and "coro" or "function", body = self:body_above(place) }
+    return { kind = self.random:pick { "coro", "coro", "coro", "function", "thread" }, body = self:body_above(place) }
   end
   return self:target()
 end
@@ -106,7 +106,9 @@ function Generator:awaitables(place, only_targets)
   for i = 1, self.random:number(1, 4) do
     if i > 1 and self.random:chance(15) then
       local index = self.random:number(1, i - 1)
-      items[i] = items[index].kind == "function" and self:task() or { kind = "same", index = index }
+      local kind = items[index].kind
+      -- Each place of a function is another run of it, and a thread runs only once.
+      items[i] = (kind == "function" or kind == "thread") and self:task() or { kind = "same", index = index }
     else
       items[i] = only_targets and self:target() or self:awaitable(place)
     end
@@ -131,7 +133,7 @@ end
 add(8, false, "any", function(self) return { op = "log", label = self:label("l") } end)
 add(8, false, "any", function(self, place)
   if place.level >= self.body_count then return nil end
-  local form = self.random:pick { "create_task", "spawn", "function" }
+  local form = self.random:pick { "coro", "spawn", "function", "thread" }
   return { op = "spawn", body = self:body_above(place), slot = self.random:number(1, TASKS), form = form }
 end)
 add(5, false, "any", function(self)
@@ -393,7 +395,7 @@ function generator.program(seed, available)
   if random:chance(70) then table.insert(program.main, self:rescue()) end
   local place = { level = 0, depth = 0 }
   for slot = 1, random:number(1, 3) do
-    table.insert(program.main, { op = "spawn", body = self:body_above(place), slot = slot, form = "create_task" })
+    table.insert(program.main, { op = "spawn", body = self:body_above(place), slot = slot, form = "coro" })
   end
   for _ = 1, random:number(4, 10) do
     -- Main goes on after most errors.

@@ -96,7 +96,14 @@ function Interpreter:body(number)
   end
 end
 
-function Interpreter:coro(number) return agather.async(self:body(number))() end
+-- The forms in which a body may be awaited or started.
+local make = {
+  coro = function(body) return agather.async(body)() end,
+  ["function"] = function(body) return body end,
+  thread = coroutine.create,
+}
+
+function Interpreter:coro(number) return make.coro(self:body(number)) end
 
 -- What a slot holds: { value, level, name }, or nil. The level of a group is the lowest of what is in it.
 function Interpreter:target(reference)
@@ -108,8 +115,8 @@ end
 
 -- The same for what may be awaited; nil also for what this frame must not wait for.
 function Interpreter:awaitable(frame, reference)
-  if reference.kind == "coro" or reference.kind == "function" then
-    local value = reference.kind == "coro" and self:coro(reference.body) or self:body(reference.body)
+  if reference.body then
+    local value = make[reference.kind](self:body(reference.body))
     return { value = value, level = reference.body, name = "b" .. reference.body }
   end
   local target = self:target(reference)
@@ -150,13 +157,11 @@ end
 function run.log(self, frame, statement) self:log(frame, statement.label) end
 
 function run.spawn(self, _, statement)
-  local task
-  if statement.form == "create_task" then
-    task = agather.create_task(self:coro(statement.body))
-  elseif statement.form == "function" then
-    task = agather.create_task(self:body(statement.body))
+  local body, task = self:body(statement.body), nil
+  if statement.form == "spawn" then
+    task = agather.spawn(body)
   else
-    task = agather.spawn(self:body(statement.body))
+    task = agather.create_task(make[statement.form](body))
   end
   self.tasks[statement.slot] = { value = task, level = statement.body, name = "t" .. statement.slot }
 end

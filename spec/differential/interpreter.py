@@ -471,8 +471,8 @@ class Interpreter:
         return self.main
 
     def awaitable(self, frame, reference):
-        if reference["kind"] in ("coro", "function"):
-            body = reference["body"]
+        body = reference.get("body")
+        if body:
             return Entry(self.coro(body), body, f"b{body}")
         target = self.target(reference)
         return target if target and target.level > frame.level else None

@@ -135,10 +135,8 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
       }
       gather->cancelling = false;
       accepted = gather->cancel_accepted;
-      if (accepted) {
+      if (accepted)
         gather->cancel_requested = true;
-        ag_gather_cancelled(L, S, gather, error);
-      }
       waiter = gather->cancel_waiter;
       up = gather->cancel_up;
     }

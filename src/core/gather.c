@@ -13,34 +13,26 @@ enum { LIST = 2 };
 
 static void child_done(ag_loop *loop, lua_State *L, ag_node *node);
 
-static void finish(lua_State *L, ag_state *S, ag_gather *gather, int self, lua_Integer place) {
+static void finish(lua_State *L, ag_state *S, ag_gather *gather, int self) {
   if (gather->failing) {
     lua_getiuservalue(L, self, 1);
     lua_pushnil(L);
     lua_setiuservalue(L, self, 1);
     ag_future_reject(L, S, self);
   } else if (gather->cancel_requested) {
-    /* Every child is done, but a cancellation was asked for and must reach the awaiter (bpo-32684): as the last child
-    ** got it, or, where that went on, as it was asked for. */
+    /* Every child is done, but a cancellation was asked for and must reach the awaiter (bpo-32684): as the last of the
+    ** list got it, or, where that went on, as it was asked. */
     lua_getiuservalue(L, self, LIST);
-    lua_rawgeti(L, -1, place);
+    lua_rawgeti(L, -1, gather->count);
     if (!ag_error_is(L, S, -1, "CancelledError"))
       lua_getiuservalue(L, self, 1);
+    if (lua_isnil(L, -1))
+      lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
     ag_future_reject(L, S, self);
   } else {
     lua_getiuservalue(L, self, LIST);
     ag_future_resolve(L, S, self, 1);
   }
-}
-
-void ag_gather_cancelled(lua_State *L, ag_state *S, ag_gather *gather, int error) {
-  if (gather->failing)
-    return; /* the first error stands there */
-  lua_pushvalue(L, error);
-  ag_push_kept(L, S, gather->cancel_index);
-  lua_insert(L, -2);
-  lua_setiuservalue(L, -2, 1);
-  lua_pop(L, 1);
 }
 
 static void cancel_siblings(lua_State *L, ag_state *S, ag_gather *gather, int list) {
@@ -63,6 +55,10 @@ static bool take_result(lua_State *L, ag_state *S, ag_gather *gather, int self, 
     ag_chain_link(L, S, self, -2);
   lua_pushvalue(L, -1);
   lua_rawseti(L, list, place);
+  if (place == gather->count && S->requests_used && !gather->failing) { /* for finish() */
+    ag_task_push_request(L, S, -2);
+    lua_setiuservalue(L, self, 1);
+  }
   if (first) {
     bool now = !gather->cancel_on_error || gather->finished == gather->count;
     lua_pushvalue(L, now ? list : -1); /* the children that go on stay reachable, or the error is kept */
@@ -76,7 +72,7 @@ static bool take_result(lua_State *L, ag_state *S, ag_gather *gather, int self, 
   }
   if (gather->finished < gather->count)
     return true;
-  finish(L, S, gather, self, place);
+  finish(L, S, gather, self);
   return false;
 }
 

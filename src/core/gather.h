@@ -29,8 +29,6 @@ struct ag_gather {
   ag_gather_child children[];
 };
 
-/* A cancellation with the CancelledError at [error] has reached a child: it is kept for the awaiter. */
-void ag_gather_cancelled(lua_State *L, ag_state *S, ag_gather *gather, int error);
 void ag_gather_open_module(lua_State *L, ag_state *S);
 
 #endif

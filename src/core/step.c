@@ -95,11 +95,36 @@ static void keep_throw(lua_State *L, ag_state *S, ag_task *task) {
 }
 
 void ag_task_throw(lua_State *L, ag_state *S, ag_task *task) {
-  if (task->delivering)
-    lua_pop(L, 1);
-  else
-    keep_throw(L, S, task);
   task->must_cancel = true;
+  if (task->delivering) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
+  bool plain = lua_rawequal(L, -1, -2);
+  lua_pop(L, 1);
+  bool found_waiting = task->wait != AG_WAIT_NONE && task->wait != AG_WAIT_FUTURE;
+  if (!found_waiting && (!plain || S->requests_used)) { /* only requests with a message are remembered */
+    S->requests_used = true;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->requests);
+    ag_push_kept(L, S, task->future.slot);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+  }
+  keep_throw(L, S, task);
+}
+
+void ag_task_push_request(lua_State *L, ag_state *S, int index) {
+  index = lua_absindex(L, index);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->requests);
+  lua_pushvalue(L, index);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+  if (!lua_isnil(L, -1))
+    return;
+  lua_pop(L, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->cancelled);
 }
 
 /* ---- stray yields: the only way to throw into them is a hook ---- */
@@ -431,6 +456,7 @@ void ag_task_abandon(lua_State *L, ag_state *S, int index) {
 }
 
 void ag_step_open_module(lua_State *L, ag_state *S) {
+  S->requests = ag_weak_table(L, "k");
   const struct {
     lua_CFunction function;
     int *ref;

@@ -76,6 +76,9 @@ void ag_task_lost(lua_State *L, ag_loop *loop, ag_task *task);
 void ag_task_abandon(lua_State *L, ag_state *S, int index);
 /* Keeps the error on top to be thrown at the next step, unless one is being delivered. [-1, +0, m] */
 void ag_task_throw(lua_State *L, ag_state *S, ag_task *task);
+/* Pushes the CancelledError of the last request that found the task at [index] not waiting: what a gather takes
+** from a child that went on (asyncio's _cancel_message). [-0, +1, m] */
+void ag_task_push_request(lua_State *L, ag_state *S, int index);
 /* Pushes what waits to be thrown. [-0, +1, -] */
 void ag_task_take_throw(lua_State *L, ag_state *S, ag_task *task);
 /* Takes the task off whatever it waits for. */
