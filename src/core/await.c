@@ -233,7 +233,7 @@ static int await(lua_State *L) {
     ag_task *task = ag_task_check(L, S, "await");
     int nargs = coro->future.count;
     luaL_checkstack(L, nargs + 2, "too many arguments");
-    ag_coro_start(L, S, 1, S->mt_used);
+    ag_coro_start(L, S, 1, false);
     for (int i = 0; i <= nargs; i++)
       lua_getiuservalue(L, 1, i + 1);
     return call_inline(L, S, task, nargs, 1);

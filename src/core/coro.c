@@ -31,10 +31,15 @@ static ag_task *new_task(lua_State *L, int nargs) {
   return task;
 }
 
+/* Magic of coros, as futures have theirs. */
+static const void *coro_magic(const ag_state *S) { return &S->mt_coro; }
+static const void *used_magic(const ag_state *S) { return &S->mt_used; }
+
 ag_task *ag_coro_new(lua_State *L, ag_state *S, int nargs) {
   ag_task *task = new_task(L, nargs);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_coro);
   lua_setmetatable(L, -2);
+  task->future.magic = coro_magic(S);
   S->unstarted++;
   if (S->debug || (S->running != NULL && S->running->debug)) {
     luaL_where(L, 1);
@@ -48,20 +53,19 @@ ag_task *ag_coro_new(lua_State *L, ag_state *S, int nargs) {
 }
 
 ag_task *ag_coro_to(lua_State *L, ag_state *S, int index, bool *used) {
-  void *p = lua_touserdata(L, index);
-  if (p == NULL || !lua_getmetatable(L, index))
+  ag_task *task = lua_touserdata(L, index);
+  if (task == NULL || lua_rawlen(L, index) < sizeof *task)
     return NULL;
-  const void *id = lua_topointer(L, -1);
-  lua_pop(L, 1);
-  *used = id == S->id_used;
-  return id == S->id_coro || id == S->id_used ? p : NULL;
+  *used = task->future.magic == used_magic(S);
+  return *used || task->future.magic == coro_magic(S) ? task : NULL;
 }
 
-void ag_coro_start(lua_State *L, ag_state *S, int index, int metatable) {
+void ag_coro_start(lua_State *L, ag_state *S, int index, bool as_task) {
   ag_task *task = lua_touserdata(L, index);
   index = lua_absindex(L, index);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, metatable);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, as_task ? S->mt_task : S->mt_used);
   lua_setmetatable(L, index);
+  task->future.magic = as_task ? ag_future_magic(S) : used_magic(S);
   task->started = true;
   S->unstarted--;
 }
@@ -168,7 +172,7 @@ ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg) {
     ag_context_inherit(L, S, index);
   lua_pushvalue(L, index);
   int slot = ag_keep(L, S);
-  ag_coro_start(L, S, index, S->mt_task);
+  ag_coro_start(L, S, index, true);
   schedule(L, loop, task, slot);
   return &task->future;
 }
@@ -226,7 +230,7 @@ static int coro_close(lua_State *L) {
   if (ag_coro_to(L, S, 1, &used) == NULL)
     return luaL_typeerror(L, 1, "Coroutine");
   if (!used)
-    ag_coro_start(L, S, 1, S->mt_used);
+    ag_coro_start(L, S, 1, false);
   return 0;
 }
 
@@ -256,10 +260,5 @@ void ag_coro_open_module(lua_State *L, ag_state *S) {
       {"async", async}, {"is_awaitable", is_awaitable}, {"ensure_future", ensure_future}, {NULL, NULL}};
   S->mt_coro = ag_new_type(L, S, "Coroutine", coro_meta, methods);
   S->mt_used = ag_new_type(L, S, "Coroutine", used_meta, methods);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_coro);
-  S->id_coro = lua_topointer(L, -1);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_used);
-  S->id_used = lua_topointer(L, -1);
-  lua_pop(L, 2);
   ag_setfuncs(L, S, functions);
 }

@@ -169,7 +169,9 @@ ag_thread ag_thread_take(lua_State *L, ag_state *S) {
     thread.L = lua_newthread(L);
     thread.slot = ag_keep(L, S);
   }
-  if (++S->in_use > S->peak)
+  if (++S->in_use > S->new_peak)
+    S->new_peak = S->in_use;
+  if (S->in_use > S->peak)
     S->peak = S->in_use;
   return thread;
 }
@@ -202,7 +204,7 @@ static void trim_slots(lua_State *L, ag_state *S) {
 }
 
 void ag_trim(lua_State *L, ag_state *S) {
-  S->peak = S->in_use;
+  S->peak = S->new_peak = S->in_use;
   bool many = S->top_slot > 4 * AG_POOL_MIN;
   while (S->pooled > (many ? 0 : AG_POOL_MIN))
     forget_one(L, S);
@@ -214,8 +216,11 @@ void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled) {
   S->in_use--;
   if (S->closed)
     return;
-  if ((++S->given & 1023) == 0 && S->peak > S->in_use)
-    S->peak -= (S->peak - S->in_use) / 16;
+  if (--S->until_decay <= 0) { /* a peak that did not come again is forgotten */
+    S->peak = S->new_peak;
+    S->new_peak = S->in_use;
+    S->until_decay = S->peak;
+  }
   int enough = S->peak > AG_POOL_MIN ? S->peak : AG_POOL_MIN;
   if (spoiled || !S->recycle || S->pooled >= S->pool_size) {
     ag_drop(L, S, thread.slot);

@@ -30,8 +30,8 @@ typedef struct ag_state {
   int nfree, free_size, top_slot;
   ag_thread *pool; /* threads that rest; there is room for every thread in use as well */
   int pooled, pool_size;
-  int in_use, peak; /* threads in use, and their recent peak */
-  unsigned given;   /* counts threads given back; the peak decays by it */
+  int in_use, peak;          /* threads in use, and their recent peak */
+  int new_peak, until_decay; /* the peak of this span; threads to be given back until the next begins */
   bool recycle;
   bool spoiled;       /* the thread that just ended must not be used again */
   bool contexts_used; /* some context variable was set */
@@ -42,7 +42,6 @@ typedef struct ag_state {
   int mt_future, mt_task, mt_coro, mt_used, mt_handle, mt_loop, mt_watch; /* registry references */
   int mt_context, mt_variable, mt_token;
   int mt_queues[3];
-  const void *id_coro, *id_used;
   int worker, frame, handler; /* registry references: bodies of threads (step.c, await.c), their message handler */
   int errors;                 /* registry reference: class name -> class */
   int cancelled;              /* registry reference: CancelledError without a message */

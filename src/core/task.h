@@ -52,8 +52,8 @@ struct ag_task {
 ag_task *ag_coro_new(lua_State *L, ag_state *S, int nargs);
 /* The coro at [index] or NULL; [used] tells whether it was started. Never raises. */
 ag_task *ag_coro_to(lua_State *L, ag_state *S, int index, bool *used);
-/* Marks the coro at [index] as started and gives it the metatable at the registry reference. [-0, +0, -] */
-void ag_coro_start(lua_State *L, ag_state *S, int index, int metatable);
+/* Marks the coro at [index] as started: it is a task from now on, or was awaited inline. [-0, +0, -] */
+void ag_coro_start(lua_State *L, ag_state *S, int index, bool as_task);
 /* Makes a task of the function and [nargs] arguments on top, schedules and pushes it. [-(nargs+1), +1, m] */
 ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs);
 /* Turns the awaitable at [index] into a future in place, scheduling it; raises an argument error. [-0, +0, m] */
