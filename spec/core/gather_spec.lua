@@ -391,3 +391,19 @@ describe("gather_list", function()
     end)
   end)
 end)
+
+describe("gather of what stands for a coro", function()
+  it("runs a value with __await for each place, and a thread that stands twice once", function()
+    support.virtual(function()
+      local calls = 0
+      local value = setmetatable({}, { __await = function()
+        agather.sleep(1)
+        calls = calls + 1
+        return calls
+      end })
+      local thread = coroutine.create(function() return "thread" end)
+      local results = agather.gather(thread, value, thread, value):await()
+      assert.same({ "thread", 1, "thread", 2, n = 4 }, results)
+    end)
+  end)
+end)

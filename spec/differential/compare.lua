@@ -28,7 +28,8 @@ end
 local function start_asyncio(programs)
   local name = write(json.encode(programs))
   -- Without LD_PRELOAD: Python shall not run under agather's sanitizers.
-  local command = ("env -u LD_PRELOAD timeout %d %s -I %s/interpreter.py %s"):format(SECONDS, compare.python, directory, name)
+  local command = ("env -u LD_PRELOAD timeout %d %s -I %s/interpreter.py %s"):format(
+    SECONDS, compare.python, directory, name)
   local pipe = assert(io.popen(command))
   return function()
     local traces = json.decode_traces(pipe:read("a"))
@@ -40,18 +41,19 @@ local function start_asyncio(programs)
 end
 
 local function start_agather(programs)
-  local parts = { "return {" }
-  for place, program in ipairs(programs) do parts[place + 1] = literal(program) .. "," end
-  parts[#parts + 1] = "}"
-  local name = write(table.concat(parts, "\n"))
+  local lines = {}
+  for place, program in ipairs(programs) do lines[place] = literal(program) end
+  local name = write(table.concat(lines, "\n"))
   local pipe = assert(io.popen(("{ timeout %d lua5.4 %s/interpret.lua %s; } 2>%s.errors"):format(
     SECONDS, directory, name, name)))
   return function()
-    local traces = json.decode_traces("[" .. pipe:read("a"):gsub("[^\n]*$", "") .. "]")
+    local whole_lines = pipe:read("a"):match("^.*\n") or ""
+    local traces = json.decode_traces("[" .. whole_lines .. "]")
     local ok, _, status = pipe:close()
     local errors = io.open(name .. ".errors")
-    local reason = errors and errors:read("l") or ""
+    local text = errors and errors:read("a") or ""
     if errors then errors:close() end
+    local reason = text:match("ERROR: ([^\n]*)") or text:match("runtime error: ([^\n]*)") or text:match("[^\n]*")
     os.remove(name .. ".errors")
     os.remove(name)
     if ok then return traces end

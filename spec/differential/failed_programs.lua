@@ -19,7 +19,6 @@ return {
   },
   {
     about = "a task in a gather twice cancels that gather: the loop crashes",
-    open = true,
     program = {
       objects = no_objects,
       main = {
@@ -33,7 +32,6 @@ return {
   },
   {
     about = "a task that is in a cancelled gather twice ends after its siblings",
-    open = true,
     program = {
       objects = no_objects,
       main = {
@@ -50,7 +48,6 @@ return {
   },
   {
     about = "cancelling a task that waits for another twice over: cancelling() counts both",
-    open = true,
     program = {
       objects = no_objects,
       main = {
@@ -69,7 +66,6 @@ return {
   },
   {
     about = "a gather of one gather twice, whose children are done: cancel() is false",
-    open = true,
     program = {
       objects = no_objects,
       main = {
@@ -86,7 +82,6 @@ return {
   },
   {
     about = "wait_for with no time left, of a gather: TimeoutError",
-    open = true,
     program = {
       objects = no_objects,
       main = {
@@ -126,7 +121,6 @@ return {
   },
   {
     about = "a task that awaits itself gets the error one turn later",
-    open = true,
     program = {
       objects = no_objects,
       main = {
@@ -134,6 +128,52 @@ return {
         { op = "await_itself", guard = true },
       },
       bodies = { {} },
+    },
+  },
+  {
+    about = "a thread that is in a gather twice runs once, as a coro does",
+    program = {
+      objects = no_objects,
+      main = {
+        { op = "gather", items = { { kind = "thread", body = 1 }, { kind = "same", index = 1 } },
+          return_exceptions = false },
+      },
+      bodies = { { { op = "return", value = "r1" } } },
+    },
+  },
+  {
+    about = "a future that outlives its loop does not keep a gather that is gone (seen by the sanitizer)",
+    program = {
+      objects = no_objects,
+      main = {
+        { op = "make_gather", items = { { kind = "coro", body = 1 } }, slot = 2, return_exceptions = false },
+        { op = "as_completed", items = { { kind = "function", body = 1 } } },
+      },
+      bodies = {
+        {
+          { op = "finally", block = {
+            { op = "as_completed", items = { { kind = "future", slot = 1 } } },
+          }, final = {
+            { op = "make_gather", items = { { kind = "future", slot = 1 } }, slot = 1, return_exceptions = true },
+          } },
+        },
+      },
+    },
+  },
+  {
+    about = "a cancelled gather whose child fails by itself carries the message",
+    program = {
+      objects = no_objects,
+      main = {
+        { op = "make_gather", items = { { kind = "coro", body = 1 } }, slot = 1, return_exceptions = true },
+        { op = "sleep", delay = 0.125 },
+      },
+      bodies = {
+        {
+          { op = "cancel", target = { kind = "group", slot = 1 }, message = "m1" },
+          { op = "raise", label = "u1", form = "string" },
+        },
+      },
     },
   },
 }

@@ -147,7 +147,8 @@ add(3, false, "any", function(self)
 end)
 add(2, false, "any", function(self)
   return {
-    op = "set_exception", target = self:future(), label = self:label("u"), form = self:error_form(), guard = self:guard(),
+    op = "set_exception", target = self:future(), label = self:label("u"), form = self:error_form(),
+    guard = self:guard(),
   }
 end)
 add(4, false, "any", function(self) return { op = "query", target = self:target() } end)
@@ -184,7 +185,9 @@ end)
 
 add(8, false, "task", function() return { op = "turn" } end)
 add(7, false, "task", function(self) return { op = "sleep", delay = self:delay() } end)
-add(7, false, "task", function(self) return { op = "await", target = self:target(), method = self.random:chance(30) } end)
+add(7, false, "task", function(self)
+  return { op = "await", target = self:target(), method = self.random:chance(30) }
+end)
 add(3, false, "task", function(self, place)
   if place.level >= self.body_count then return nil end
   return { op = "await", target = { kind = "coro", body = self:body_above(place) } }
@@ -226,7 +229,8 @@ add(4, "semaphore", "any", function(self) return { op = "semaphore_release", gua
 local function queue_op(weight, where, name, has_value)
   add(weight, "queue", where, function(self)
     return {
-      op = name, slot = self.random:number(1, #self.objects.queues), value = has_value and self.random:number(1, 9) or nil,
+      op = name, slot = self.random:number(1, #self.objects.queues),
+      value = has_value and self.random:number(1, 9) or nil,
       guard = where == "any" and self:guard() or nil,
     }
   end)
@@ -246,13 +250,16 @@ add(5, "condition", "task", function(self)
   return { op = "condition", block = { { op = "notify", count = self.random:number(0, 2) } } }
 end)
 add(1, "condition", "task", function() return { op = "condition_wait" } end)
-add(2, "condition", "any", function(self) return { op = "notify", count = self.random:number(0, 2), guard = self:guard() } end)
+add(2, "condition", "any", function(self)
+  return { op = "notify", count = self.random:number(0, 2), guard = self:guard() }
+end)
 add(6, "barrier", "task", function() return { op = "barrier_wait" } end)
 add(1, "barrier", "task", function() return { op = "barrier_reset" } end)
 add(1, "barrier", "task", function() return { op = "barrier_abort" } end)
 add(8, "wait", "task", function(self, place)
   return {
-    op = "wait", items = self:awaitables(place, true), timeout = self.random:chance(60) and self.random:number(0, 4) / 8 or nil,
+    op = "wait", items = self:awaitables(place, true),
+    timeout = self.random:chance(60) and self.random:number(0, 4) / 8 or nil,
     return_when = self.random:pick { "FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED" },
   }
 end)
@@ -358,7 +365,8 @@ function Generator:rescue()
       actions[#actions + 1] = { op = "queue_put_nowait", slot = slot, value = 0, guard = true }
     end
   end
-  return { op = "call_later", delay = self.random:number(8, 16) / 8, label = "rescue", actions = actions, slot = HANDLES + 1 }
+  local delay = self.random:number(8, 16) / 8
+  return { op = "call_later", delay = delay, label = "rescue", actions = actions, slot = HANDLES + 1 }
 end
 
 --- The program for a seed.
@@ -379,11 +387,14 @@ function generator.program(seed, available)
     labels = 0,
     messages = random:chance(40),
     body_count = random:number(2, 5),
-    objects = { futures = random:number(1, 2), queues = {}, semaphore = random:number(0, 2), bounded = random:chance(30) },
+    objects = {
+      futures = random:number(1, 2), queues = {}, semaphore = random:number(0, 2), bounded = random:chance(30),
+    },
   }, Generator)
   for slot = 1, random:number(1, 2) do
     self.objects.queues[slot] = {
-      kind = random:chance(80) and "Queue" or random:pick { "LifoQueue", "PriorityQueue" }, maxsize = random:number(0, 2),
+      kind = random:chance(80) and "Queue" or random:pick { "LifoQueue", "PriorityQueue" },
+      maxsize = random:number(0, 2),
     }
   end
   local program = { seed = seed, objects = self.objects, bodies = {}, main = {} }

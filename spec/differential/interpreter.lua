@@ -9,7 +9,8 @@ local DEEPEST = 4 -- of the lists in lists that are shown
 -- ---- how values and errors look in the trace ----
 
 local kinds = {
-  "CancelledError", "TimeoutError", "InvalidStateError", "QueueEmpty", "QueueFull", "BrokenBarrierError", "ExceptionGroup",
+  "CancelledError", "TimeoutError", "InvalidStateError", "QueueEmpty", "QueueFull", "BrokenBarrierError",
+  "ExceptionGroup",
 }
 
 local UserError = agather.Error:subclass("UserError")
@@ -157,7 +158,8 @@ end
 function run.log(self, frame, statement) self:log(frame, statement.label) end
 
 function run.spawn(self, _, statement)
-  local body, task = self:body(statement.body), nil
+  local body = self:body(statement.body)
+  local task
   if statement.form == "spawn" then
     task = agather.spawn(body)
   else
@@ -234,7 +236,8 @@ end
 function run.make_shield(self, frame, statement)
   local entry = self:awaitable(frame, statement.target)
   if not entry then return end
-  self.groups[statement.slot] = { value = agather.shield(entry.value), level = entry.level, name = "g" .. statement.slot }
+  local outer = agather.shield(entry.value)
+  self.groups[statement.slot] = { value = outer, level = entry.level, name = "g" .. statement.slot }
 end
 
 function run.lock_release(self) self.lock:release() end

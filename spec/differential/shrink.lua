@@ -126,7 +126,8 @@ local function statements_text(statements, indent)
       if statement[field] then
         plain[field] = nil
         local text = statements_text(statement[field], indent .. "  ")
-        inner[#inner + 1] = text == "" and (", %s = {}"):format(field) or (", %s = {\n%s%s}"):format(field, text, indent)
+        local form = text == "" and ", %s = {}" or ", %s = {\n%s%s}"
+        inner[#inner + 1] = form:format(field, text, indent)
       end
     end
     lines[#lines + 1] = indent .. literal(plain):sub(1, -3) .. table.concat(inner) .. " },\n"
@@ -152,13 +153,13 @@ end
 --- Both traces side by side; lines that differ are marked.
 ---@return string
 function shrink.traces_text(difference)
-  local width = 20
+  local width = #"agather"
   for _, line in ipairs(difference.agather) do width = math.max(width, #line) end
-  local lines = { ("  %-" .. width .. "s | %s"):format("agather", "asyncio") }
-  local row = "%s %-" .. width .. "s | %s"
+  local function row(mark, left, right) return ("%s %s%s | %s"):format(mark, left, (" "):rep(width - #left), right) end
+  local lines = { row(" ", "agather", "asyncio") }
   for place = 1, math.max(#difference.agather, #difference.asyncio) do
     local left, right = difference.agather[place] or "", difference.asyncio[place] or ""
-    lines[#lines + 1] = row:format(left == right and " " or "*", left, right)
+    lines[#lines + 1] = row(left == right and " " or "*", left, right)
   end
   return table.concat(lines, "\n")
 end

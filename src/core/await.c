@@ -141,15 +141,32 @@ static int await_resumed(lua_State *L, int status, lua_KContext context) {
   return ag_future_results(L, S, 1);
 }
 
+static int refused(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  ag_task_resumed(L, ag_self(L));
+  return 0;
+}
+
+/* Raises in the next iteration, as asyncio does, which only then looks at what a task waits for. */
+static int refuse(lua_State *L, ag_state *S, ag_task *task, const char *message) {
+  if (!task->must_cancel) {
+    lua_pushstring(L, message);
+    ag_error_push(L, S, "RuntimeError");
+    ag_task_throw(L, S, task);
+  }
+  ag_loop_ready(S->running, &task->timer.node);
+  return ag_task_park(L, task, AG_WAIT_NONE, refused);
+}
+
 int ag_await_future(lua_State *L, ag_state *S) {
   ag_future *future = lua_touserdata(L, 1);
   if (future->status != AG_PENDING)
     return ag_future_results(L, S, 1);
   ag_task *task = ag_task_check(L, S, "await");
   if (future == &task->future)
-    return ag_error_raise(L, S, "RuntimeError", "Task cannot await on itself");
+    return refuse(L, S, task, "Task cannot await on itself");
   if (future->loop != task->future.loop)
-    return ag_error_raise(L, S, "RuntimeError", "the awaitable belongs to another loop");
+    return refuse(L, S, task, "the awaitable belongs to another loop");
   if (future->slot == 0) { /* alive while somebody waits, whatever a script does to the waiting thread */
     lua_pushvalue(L, 1);
     future->slot = ag_keep(L, S);

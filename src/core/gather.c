@@ -145,6 +145,26 @@ static void check_options(lua_State *L, int options, const char *what) {
   }
 }
 
+/* Replaces the thread on top by its task; one that stands twice has one task, kept in the table at [seen]. */
+static ag_future *thread_task(lua_State *L, ag_loop *loop, int seen, int arg) {
+  int thread = lua_gettop(L);
+  if (lua_isnil(L, seen)) {
+    lua_newtable(L);
+    lua_replace(L, seen);
+  }
+  lua_pushvalue(L, thread);
+  if (lua_rawget(L, seen) == LUA_TNIL) {
+    lua_pushvalue(L, thread);
+    lua_replace(L, thread + 1);
+    ag_ensure_future(L, loop, thread + 1, arg);
+    lua_pushvalue(L, thread);
+    lua_pushvalue(L, thread + 1);
+    lua_rawset(L, seen);
+  }
+  lua_replace(L, thread);
+  return lua_touserdata(L, thread);
+}
+
 /* Gathers the list at [list], which becomes the gather's own; pushes the gather. */
 static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count, int options, bool arguments) {
   ag_loop *loop = ag_loop_check(L, S, "gather");
@@ -184,13 +204,16 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
   lua_pushvalue(L, self);
   gather->future.slot = ag_keep(L, S);
   gather->count = count;
+  lua_pushnil(L);
+  int seen = lua_gettop(L);
   for (lua_Integer i = 0; i < count; i++) {
     ag_gather_child *child = &gather->children[i];
     lua_rawgeti(L, list, i + 1);
-    bool plain = lua_type(L, -1) == LUA_TFUNCTION || lua_type(L, -1) == LUA_TTHREAD;
-    int top = lua_gettop(L);
-    ag_future *future = ag_ensure_future(L, loop, top, arguments ? (int)i + 1 : 1);
-    if (plain)
+    const void *given = lua_touserdata(L, -1);
+    int arg = arguments ? (int)i + 1 : 1;
+    ag_future *future =
+        lua_type(L, -1) == LUA_TTHREAD ? thread_task(L, loop, seen, arg) : ag_ensure_future(L, loop, -1, arg);
+    if (given != future) /* a task stands for what was given */
       lua_rawseti(L, list, i + 1);
     else
       lua_pop(L, 1);
@@ -199,6 +222,7 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
     child->child = future;
     ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &child->node.link);
   }
+  lua_settop(L, self);
   return 1;
 }
 
@@ -206,7 +230,7 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
 static int gather(lua_State *L) {
   ag_state *S = ag_self(L);
   int n = lua_gettop(L), options = 0;
-  if (n > 0 && lua_istable(L, n) && lua_rawlen(L, n) == 0 && luaL_getmetafield(L, n, "__name") == LUA_TNIL) {
+  if (n > 0 && lua_istable(L, n) && lua_rawlen(L, n) == 0 && !ag_awaitable(L, S, n)) {
     options = n--;
     check_options(L, options, "gather");
   }
