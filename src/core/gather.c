@@ -230,7 +230,8 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
 static int gather(lua_State *L) {
   ag_state *S = ag_self(L);
   int n = lua_gettop(L), options = 0;
-  if (n > 0 && lua_istable(L, n) && lua_rawlen(L, n) == 0 && !ag_awaitable(L, S, n)) {
+  bool plain = n > 0 && lua_istable(L, n) && !lua_getmetatable(L, n);
+  if (plain && lua_rawlen(L, n) == 0) {
     options = n--;
     check_options(L, options, "gather");
   }
