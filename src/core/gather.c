@@ -129,6 +129,12 @@ static void child_done(ag_loop *loop, lua_State *L, ag_node *node) {
   lua_settop(L, base);
 }
 
+void ag_gather_abandon(ag_future *future) {
+  ag_gather *gather = (ag_gather *)future;
+  for (lua_Integer i = 0; i < gather->count; i++)
+    ag_link_remove(&gather->children[i].node.link);
+}
+
 static bool option(lua_State *L, int options, const char *name) {
   lua_getfield(L, options, name);
   bool on = lua_toboolean(L, -1);
@@ -165,6 +171,21 @@ static ag_future *thread_task(lua_State *L, ag_loop *loop, int seen, int arg) {
   return lua_touserdata(L, thread);
 }
 
+/* Raises what ag_ensure_future would raise for the awaitable at [index]: before any other is started. */
+static void check_fresh(lua_State *L, ag_state *S, ag_loop *loop, int index, int arg) {
+  bool used = false;
+  ag_future *future = ag_future_to(L, S, index);
+  if (future != NULL) {
+    if (future->loop != loop->id && future->status == AG_PENDING)
+      ag_error_raise(L, S, "RuntimeError", "the awaitable belongs to another loop");
+  } else if (lua_type(L, index) == LUA_TTHREAD) {
+    lua_State *co = lua_tothread(L, index);
+    luaL_argcheck(L, lua_status(co) == LUA_OK && lua_gettop(co) == 1, arg, "coroutine was already started");
+  } else if (ag_coro_to(L, S, index, &used) != NULL && used) {
+    ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
+  }
+}
+
 /* Gathers the list at [list], which becomes the gather's own; pushes the gather. */
 static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count, int options, bool arguments) {
   ag_loop *loop = ag_loop_check(L, S, "gather");
@@ -180,8 +201,8 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
       return luaL_argerror(L, 1,
                            lua_pushfstring(L, "awaitable expected at place %d of the list, got %s", (int)i, kind));
     }
-    lua_settop(L, top);
-    lua_pop(L, 1);
+    check_fresh(L, S, loop, top, arguments ? (int)i : 1);
+    lua_settop(L, top - 1);
   }
   size_t size = sizeof(ag_gather) + (size_t)count * sizeof(ag_gather_child);
   ag_gather *gather = (ag_gather *)ag_future_new(L, loop, size, AG_GATHER);
@@ -203,7 +224,6 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
   gather->cancel_index = ag_keep(L, S); /* kept until the last child is done, also when it has failed before */
   lua_pushvalue(L, self);
   gather->future.slot = ag_keep(L, S);
-  gather->count = count;
   lua_pushnil(L);
   int seen = lua_gettop(L);
   for (lua_Integer i = 0; i < count; i++) {
@@ -217,6 +237,7 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
       lua_rawseti(L, list, i + 1);
     else
       lua_pop(L, 1);
+    gather->count = i + 1; /* memory may fail before the last: then it ends with those it has */
     child->node.run = child_done;
     child->gather = gather;
     child->child = future;

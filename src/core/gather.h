@@ -29,6 +29,8 @@ struct ag_gather {
   ag_gather_child children[];
 };
 
+/* Takes the gather off its children, which may outlive it: its loop closes. */
+void ag_gather_abandon(ag_future *future);
 void ag_gather_open_module(lua_State *L, ag_state *S);
 
 #endif

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "core/error.h"
+#include "core/gather.h"
 #include "core/handle.h"
 #include "core/report.h"
 #include "core/task.h"
@@ -239,6 +240,8 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
     ag_push_kept(L, S, i);
     ag_future *future = ag_future_to(L, S, -1);
     if (future != NULL && future->loop == loop->id) {
+      if (future->kind == AG_GATHER)
+        ag_gather_abandon(future);
       ag_link_init(&future->waiters);
       future->slot = 0;
       ag_drop(L, S, i);
