@@ -195,7 +195,7 @@ end)
 add(4, false, "task", function(self, place)
   return { op = "gather", items = self:awaitables(place), return_exceptions = self.random:chance(40) }
 end)
-add(1, "await_itself", "task", function() return { op = "await_itself", guard = true } end)
+add(1, false, "task", function() return { op = "await_itself", guard = true } end)
 add(1, false, "task", function(self) return { op = "cancel_itself", message = self:message() } end)
 add(2, "uncancel", "task", function() return { op = "uncancel" } end)
 add(2, false, "task", function(self)

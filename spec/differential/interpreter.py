@@ -7,7 +7,7 @@ Statement for statement the same as interpreter.lua: change both together. Pytho
 from newer ones (timeout, wait_for, TaskGroup, as_completed, uncancel, Condition.wait) is made here, so that all of them
 give the same traces. Where agather departs on purpose (see SEMANTICS.md), this file follows agather:
 - timers with equal deadlines are due in order of creation;
-- all awaiters of a cancelled task get the same message;
+- all awaiters of a cancelled task get the same message, and a gather in a gather keeps its message;
 - TaskGroup cancels its tasks in order of creation, as_completed and wait take theirs in the order of the list;
 - a cancelled waiter of a condition hands on the notification that it got, and only then (3.13: always);
 - the end of a lock's scope releases the lock only if the task still holds it.
@@ -98,6 +98,19 @@ class Task(tasks._PyTask):
 
     def _make_cancelled_error(self):
         return self._cancelled_exc or super()._make_cancelled_error()
+
+
+class Gather(tasks._GatheringFuture):
+    """Keeps the message, for a gather that it is in."""
+
+    def cancel(self, msg=None):
+        accepted = super().cancel(msg)
+        if accepted:
+            self._cancel_message = msg
+        return accepted
+
+
+tasks._GatheringFuture = Gather
 
 
 class Timeout:
