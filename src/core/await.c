@@ -94,10 +94,10 @@ ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what) {
   return task;
 }
 
-int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KFunction k) {
+int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KContext context, lua_KFunction k) {
   task->wait = wait;
   task->parked = true;
-  return lua_yieldk(L, 0, 0, k);
+  return lua_yieldk(L, 0, context, k);
 }
 
 ag_task *ag_task_back(lua_State *L, ag_state *S) {
@@ -155,7 +155,7 @@ static int refuse(lua_State *L, ag_state *S, ag_task *task, const char *message)
     ag_task_throw(L, S, task);
   }
   ag_loop_ready(S->running, &task->timer.node);
-  return ag_task_park(L, task, AG_WAIT_NONE, refused);
+  return ag_task_park(L, task, AG_WAIT_NONE, 0, refused);
 }
 
 int ag_await_future(lua_State *L, ag_state *S) {
@@ -183,7 +183,7 @@ int ag_await_future(lua_State *L, ag_state *S) {
     }
     lua_settop(L, 1);
   }
-  return ag_task_park(L, task, AG_WAIT_FUTURE, await_resumed);
+  return ag_task_park(L, task, AG_WAIT_FUTURE, 0, await_resumed);
 }
 
 /* ---- coros and functions, inline ---- */

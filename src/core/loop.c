@@ -95,7 +95,8 @@ static int run_ready(lua_State *L) {
       ag_link_remove(&node->link);
       loop->runs = node;
       node->run(loop, L, node);
-      lua_settop(L, 0);
+      if (lua_gettop(L) > 0)
+        lua_settop(L, 0);
     }
     loop->runs = NULL;
     if (once || loop->stopping || (loop->until != NULL && *loop->until) || loop->suspects || loop->interrupts != 0 ||

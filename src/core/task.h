@@ -94,7 +94,7 @@ ag_task *ag_task_here(lua_State *L, const ag_state *S);
 /* Raises unless the calling function may wait in the current task; returns the task. */
 ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what);
 /* Yields; the continuation [k] must begin with ag_task_resumed. Use as `return ag_task_park(...)`. */
-int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KFunction k);
+int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KContext context, lua_KFunction k);
 /* First call of a continuation: ag_task_back, then ag_task_raise. */
 void ag_task_resumed(lua_State *L, ag_state *S);
 /* The task that runs again; raises where its thread was resumed by hand. */
