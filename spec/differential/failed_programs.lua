@@ -176,4 +176,22 @@ return {
       },
     },
   },
+  {
+    about = "a cancelled gather raises CancelledError, whatever its child was thrown by the loop before",
+    program = {
+      objects = no_objects,
+      main = {
+        { op = "make_gather", items = { { kind = "coro", body = 1 } }, slot = 1, return_exceptions = false },
+        { op = "turn" },
+        { op = "cancel", target = { kind = "group", slot = 1 } },
+        { op = "await", target = { kind = "group", slot = 1 } },
+      },
+      bodies = {
+        {
+          { op = "try", block = { { op = "sleep", delay = 0.125 } }, handler = {} },
+          { op = "await_itself", guard = true },
+        },
+      },
+    },
+  },
 }

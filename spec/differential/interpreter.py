@@ -665,7 +665,11 @@ class Interpreter:
         self.log(frame, f"gather gives {describe(await self.gather(frame, statement)[0])}")
 
     async def wait_await_itself(self, frame, statement):
-        await asyncio.current_task()
+        task = asyncio.current_task()
+        try:
+            await task
+        finally:
+            task._asyncio_future_blocking = False  # as it was: otherwise the next time fails without a turn
 
     async def wait_cancel_itself(self, frame, statement):
         self.log(frame, f"cancels itself {lower(asyncio.current_task().cancel(statement.get('message')))}")

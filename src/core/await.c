@@ -152,7 +152,7 @@ static int refuse(lua_State *L, ag_state *S, ag_task *task, const char *message)
   if (!task->must_cancel) {
     lua_pushstring(L, message);
     ag_error_push(L, S, "RuntimeError");
-    ag_task_throw(L, S, task);
+    ag_task_throw_error(L, S, task);
   }
   ag_loop_ready(S->running, &task->timer.node);
   return ag_task_park(L, task, AG_WAIT_NONE, 0, refused);

@@ -186,6 +186,22 @@ static void check_fresh(lua_State *L, ag_state *S, ag_loop *loop, int index, int
   }
 }
 
+/* Every child has ended in its eager start: so does the gather, as asyncio's (3.12). */
+static void complete_now(lua_State *L, ag_state *S, ag_gather *gather, int self, int list) {
+  bool waits = true;
+  for (lua_Integer i = 0; i < gather->count; i++) {
+    ag_link_remove(&gather->children[i].node.link);
+    gather->children[i].child = NULL;
+    gather->finished++;
+    if (waits)
+      waits = take_result(L, S, gather, self, list, i + 1);
+    else
+      take_error(L, S, self, i + 1);
+    lua_settop(L, self);
+  }
+  ag_drop(L, S, gather->cancel_index);
+}
+
 /* Gathers the list at [list], which becomes the gather's own; pushes the gather. */
 static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count, int options, bool arguments) {
   ag_loop *loop = ag_loop_check(L, S, "gather");
@@ -226,6 +242,7 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
   gather->future.slot = ag_keep(L, S);
   lua_pushnil(L);
   int seen = lua_gettop(L);
+  bool eager = true;
   for (lua_Integer i = 0; i < count; i++) {
     ag_gather_child *child = &gather->children[i];
     lua_rawgeti(L, list, i + 1);
@@ -241,9 +258,12 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
     child->node.run = child_done;
     child->gather = gather;
     child->child = future;
+    eager = eager && future->kind == AG_TASK && ((ag_task *)future)->eager;
     ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &child->node.link);
   }
   lua_settop(L, self);
+  if (eager)
+    complete_now(L, S, gather, self, list);
   return 1;
 }
 

@@ -115,6 +115,11 @@ void ag_task_throw(lua_State *L, ag_state *S, ag_task *task) {
   keep_throw(L, S, task);
 }
 
+void ag_task_throw_error(lua_State *L, ag_state *S, ag_task *task) {
+  keep_throw(L, S, task);
+  task->must_cancel = true;
+}
+
 void ag_task_push_request(lua_State *L, ag_state *S, int index) {
   index = lua_absindex(L, index);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->requests);

@@ -73,6 +73,7 @@ static int make_task(lua_State *L, ag_state *S, ag_loop *loop, int index) {
       loop->eager++;
       ag_task_step(loop, L, &task->timer.node);
       loop->eager--;
+      task->eager = task->future.status != AG_PENDING;
     }
   }
   return 1;

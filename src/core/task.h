@@ -39,6 +39,7 @@ struct ag_task {
   bool failed : 1;      /* the body of a frame left with an error */
   bool entering : 1;    /* it yielded to go on in the topmost frame's thread */
   bool raising : 1;     /* an error passes from a thread to the one below */
+  bool eager : 1;       /* it ended in its eager start */
   bool hijacked : 1;    /* a script resumed its thread by hand */
   uint8_t wait;         /* enum ag_wait_kind */
   uint8_t turn;         /* enum ag_turn */
@@ -76,6 +77,8 @@ void ag_task_lost(lua_State *L, ag_loop *loop, ag_task *task);
 void ag_task_abandon(lua_State *L, ag_state *S, int index);
 /* Keeps the error on top to be thrown at the next step, unless one is being delivered. [-1, +0, m] */
 void ag_task_throw(lua_State *L, ag_state *S, ag_task *task);
+/* The same for an error that is no request of cancellation. [-1, +0, m] */
+void ag_task_throw_error(lua_State *L, ag_state *S, ag_task *task);
 /* Pushes the CancelledError of the last request that found the task at [index] not waiting: what a gather takes
 ** from a child that went on (asyncio's _cancel_message). [-0, +1, m] */
 void ag_task_push_request(lua_State *L, ag_state *S, int index);
