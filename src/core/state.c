@@ -158,14 +158,6 @@ ag_thread ag_thread_take(lua_State *L, ag_state *S) {
     if (lua_gethookmask(thread.L) != lua_gethookmask(L))
       lua_sethook(thread.L, lua_gethook(L), lua_gethookmask(L), lua_gethookcount(L));
   } else {
-    if (S->in_use >= S->pool_size) { /* room to rest is made here, so that giving back cannot fail */
-      int size = S->pool_size ? S->pool_size * 2 : AG_POOL_MIN;
-      ag_thread *pool = realloc(S->pool, (size_t)size * sizeof *pool);
-      if (pool == NULL)
-        luaL_error(L, "not enough memory");
-      S->pool = pool;
-      S->pool_size = size;
-    }
     thread.L = lua_newthread(L);
     thread.slot = ag_keep(L, S);
   }
@@ -212,6 +204,19 @@ void ag_trim(lua_State *L, ag_state *S) {
     trim_slots(L, S);
 }
 
+/* Makes room for one more thread in the pool; where there is no memory, the thread is just not kept. */
+static bool pool_room(ag_state *S) {
+  if (S->pooled < S->pool_size)
+    return true;
+  int size = S->pool_size ? S->pool_size * 2 : AG_POOL_MIN;
+  ag_thread *pool = realloc(S->pool, (size_t)size * sizeof *pool);
+  if (pool == NULL)
+    return false;
+  S->pool = pool;
+  S->pool_size = size;
+  return true;
+}
+
 void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled) {
   S->in_use--;
   if (S->closed)
@@ -222,7 +227,7 @@ void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled) {
     S->until_decay = S->peak;
   }
   int enough = S->peak > AG_POOL_MIN ? S->peak : AG_POOL_MIN;
-  if (spoiled || !S->recycle || S->pooled >= S->pool_size) {
+  if (spoiled || !S->recycle || !pool_room(S)) {
     ag_drop(L, S, thread.slot);
   } else {
     S->pool[S->pooled++] = thread;

@@ -28,7 +28,7 @@ typedef struct ag_state {
   int living;       /* registry reference: table slot -> pending task, gather, handle, thread */
   int *free_slots;  /* stack of free slots */
   int nfree, free_size, top_slot;
-  ag_thread *pool; /* threads that rest; there is room for every thread in use as well */
+  ag_thread *pool; /* threads that rest */
   int pooled, pool_size;
   int in_use, peak;          /* threads in use, and their recent peak */
   int new_peak, until_decay; /* the peak of this span; threads to be given back until the next begins */
