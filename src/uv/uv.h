@@ -11,6 +11,5 @@
 uv_loop_t *ag_uv_loop(lua_State *L, const char *what);
 /* Raises an OSError for a libuv status. */
 int ag_uv_error(lua_State *L, int status, const char *operation, const char *address);
-void ag_uv_open_streams(lua_State *L);
 
 #endif
