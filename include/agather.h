@@ -27,6 +27,53 @@ AG_API int luaopen_agather_core(lua_State *L);
 
 typedef struct ag_loop ag_loop;
 
+/* ---- A host that drives a loop of its own ----
+**
+** None of these functions raises a Lua error and none blocks. They belong to the thread that owns the Lua state, but
+** for ag_wakeup. [L] is any thread of that state that is not inside a task. */
+
+typedef enum ag_status {
+  AG_OK = 0,
+  AG_MORE = 1,       /* something is ready: step again */
+  AG_IDLE = 2,       /* tasks wait for a deadline, for input, or for the host */
+  AG_DONE = 3,       /* no task is left and nothing is scheduled */
+  AG_ERROR = -1,     /* the error is on top of the stack */
+  AG_REENTRANT = -2, /* a loop of this state runs already: called from inside a task or callback */
+  AG_CLOSED = -3
+} ag_status;
+
+/* Opens the library: `require "agather.core"` finds it from then on, and pushes its module table. The state then needs
+** lua/agather/ on its package.path for what is written in Lua. [-0, +1, -] AG_OK or AG_ERROR. */
+AG_API ag_status ag_open(lua_State *L);
+
+/* Makes a loop that the host drives. The library keeps it until ag_loop_destroy. [-0, +0|1, -] AG_OK or AG_ERROR. */
+AG_API ag_status ag_loop_create(lua_State *L, ag_loop **loop);
+
+/* Makes a task of the function and its [nargs] arguments on top; the task, which is a future, replaces them. Its first
+** step is taken by ag_step. Errors of tasks that nobody asks for go to the loop's exception handler.
+** [-(nargs + 1), +1, -] AG_OK, AG_CLOSED or AG_ERROR. */
+AG_API ag_status ag_spawn(lua_State *L, ag_loop *loop, int nargs);
+
+/* Looks for input and due deadlines, runs what is ready once, and returns: AG_MORE, AG_IDLE, AG_DONE; or AG_REENTRANT,
+** AG_CLOSED, AG_ERROR (only memory can be the cause: the loop goes on with the next step). [-0, +0|1, -] */
+AG_API ag_status ag_step(lua_State *L, ag_loop *loop);
+
+/* Seconds until the loop wants a step: 0 at once, negative when only input, ag_wakeup or the host can make work. */
+AG_API double ag_timeout(const ag_loop *loop);
+
+/* A descriptor that is readable when the loop wants a step before its timeout. Ask again after a step: the first use of
+** a module that does I/O brings another one. -1: the loop's poller has none. */
+AG_API int ag_fd(const ag_loop *loop);
+
+/* Makes ag_fd readable. Any thread, also a signal handler. */
+AG_API void ag_wakeup(ag_loop *loop);
+
+/* Cancels what is left, lets it finish within bounds, reports what nobody asked for, and frees the loop. Blocks while
+** tasks clean up. AG_OK, AG_REENTRANT or, the second time, AG_CLOSED. [-0, +0, -] */
+AG_API ag_status ag_loop_destroy(lua_State *L, ag_loop *loop);
+
+/* ---- How a loop waits ---- */
+
 /* The loop that runs now. Raises a RuntimeError that names [what] where none does. Loop's thread. [-0, +0, e] */
 AG_API ag_loop *ag_running_loop(lua_State *L, const char *what);
 
@@ -40,6 +87,8 @@ struct ag_poller {
   void (*wake)(ag_poller *poller);
   /* Whether something may still come: false lets a loop without ready tasks and timers tell a deadlock. */
   bool (*alive)(ag_poller *poller);
+  /* A descriptor that is readable when wait has something to do, or NULL for a poller that has none. */
+  int (*fd)(ag_poller *poller);
   /* Frees the poller; the loop calls it once, when it closes or gets another poller. */
   void (*close)(ag_poller *poller);
 };

@@ -6,7 +6,7 @@
 #include "core/loop.h"
 
 enum ag_kind { AG_FUTURE, AG_TASK, AG_GATHER };
-enum ag_status { AG_PENDING, AG_RESULT, AG_FAILED, AG_CANCELLED };
+enum ag_future_status { AG_PENDING, AG_RESULT, AG_FAILED, AG_CANCELLED };
 
 /* User value 1: a task's function, or the watch of a failure nobody asked for (which then holds the function).
 ** From 2 on: a coro's arguments; later the results, or the error object. */

@@ -47,6 +47,16 @@ bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until);
 ** False: nothing can ever happen again. */
 bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once);
 void ag_loop_close(lua_State *L, ag_loop *loop);
+/* [loop] is the running one from here to ag_loop_leave. */
+static inline void ag_loop_enter(ag_loop *loop) {
+  loop->S->running = loop;
+  loop->running = true;
+}
+static inline void ag_loop_leave(ag_loop *loop) {
+  if (loop->S->running == loop)
+    loop->S->running = NULL;
+  loop->running = false;
+}
 void ag_loop_open_module(lua_State *L, ag_state *S);
 /* The loop at index 1; raises unless it is one. */
 ag_loop *ag_loop_check_self(lua_State *L);

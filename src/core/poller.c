@@ -43,6 +43,8 @@ static bool sleeper_alive(ag_poller *poller) {
   return false;
 }
 
+static int sleeper_fd(ag_poller *poller) { return ((sleeper *)poller)->pipe[0]; }
+
 static void sleeper_close(ag_poller *poller) {
   sleeper *s = (sleeper *)poller;
   close(s->pipe[0]);
@@ -58,6 +60,6 @@ ag_poller *ag_sleeper_new(void) {
     free(s);
     return NULL;
   }
-  s->base = (ag_poller){sleeper_wait, sleeper_wake, sleeper_alive, sleeper_close};
+  s->base = (ag_poller){sleeper_wait, sleeper_wake, sleeper_alive, sleeper_fd, sleeper_close};
   return &s->base;
 }

@@ -109,17 +109,6 @@ static void push_waits(lua_State *L, ag_loop *loop) {
   luaL_pushresult(&b);
 }
 
-static void enter(ag_state *S, ag_loop *loop) {
-  S->running = loop;
-  loop->running = true;
-}
-
-static void leave(ag_state *S, ag_loop *loop) {
-  if (S->running == loop)
-    S->running = NULL;
-  loop->running = false;
-}
-
 /* Protected: 1 loop, 2 the main future. Runs it. Returns its results. */
 static int main_phase(lua_State *L) {
   ag_state *S = ag_self(L);
@@ -145,13 +134,6 @@ static int main_phase(lua_State *L) {
     lua_setfield(L, 3, "traceback");
   }
   return lua_error(L);
-}
-
-static int shutdown_phase(lua_State *L) {
-  ag_loop *loop = lua_touserdata(L, 1);
-  ag_shutdown(L, loop);
-  ag_report_suspects(L, loop, true);
-  return 0;
 }
 
 /* Calls [phase] under protection with the loop at 1 and what lies above [base]; the results replace it. */
@@ -196,7 +178,7 @@ static int run_main(lua_State *L, ag_state *S, int loop_index, int base, int con
   loop->main = ag_keep(L, S);
   loop->interrupts = 0;
   loop->interrupted = loop->stopping = false;
-  enter(S, loop);
+  ag_loop_enter(loop);
   struct sigaction before;
   bool caught = catch_interrupts(loop, &before);
   lua_pushvalue(L, loop_index);
@@ -210,7 +192,7 @@ static int run_main(lua_State *L, ag_state *S, int loop_index, int base, int con
   int slot = loop->main;
   loop->main = 0;
   ag_drop(L, S, slot);
-  leave(S, loop);
+  ag_loop_leave(loop);
   return status;
 }
 
@@ -225,18 +207,6 @@ static void check_main(lua_State *L, ag_state *S, int arg, bool futures) {
     ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
   if (lua_type(L, arg) == LUA_TTHREAD)
     ag_thread_function(L, arg, arg);
-}
-
-static void shut_down(lua_State *L, ag_state *S, int loop_index) {
-  ag_loop *loop = lua_touserdata(L, loop_index);
-  int top = lua_gettop(L);
-  enter(S, loop);
-  lua_pushvalue(L, loop_index);
-  if (protected_phase(L, S, shutdown_phase, top) != LUA_OK)
-    lua_pop(L, 1);
-  leave(S, loop);
-  lua_settop(L, top);
-  ag_loop_close(L, loop);
 }
 
 /* Protected: 1 loop, 2 future. */
@@ -277,7 +247,7 @@ static int run(lua_State *L) {
   ag_loop_new(L, S, false, false);
   lua_insert(L, 1);
   int status = run_main(L, S, 1, 1, 0);
-  shut_down(L, S, 1);
+  ag_loop_shut_down(L, lua_touserdata(L, 1));
   if (status != LUA_OK)
     return lua_error(L);
   return lua_gettop(L) - 1;
@@ -313,10 +283,10 @@ static int loop_run_forever(lua_State *L) {
   check_not_running(L, S);
   lua_settop(L, 1);
   lua_pushvalue(L, 1);
-  enter(S, loop);
+  ag_loop_enter(loop);
   int status = protected_phase(L, S, forever_phase, 1);
   loop->stopping = false;
-  leave(S, loop);
+  ag_loop_leave(loop);
   return status == LUA_OK ? 0 : lua_error(L);
 }
 
@@ -381,7 +351,7 @@ static int runner_close(lua_State *L) {
     return 0;
   if (S->running != NULL)
     return ag_error_raise(L, S, "RuntimeError", "Runner cannot be closed while a loop runs");
-  shut_down(L, S, lua_gettop(L));
+  ag_loop_shut_down(L, loop);
   return 0;
 }
 

@@ -55,7 +55,7 @@ static lua_Integer push_pending(lua_State *L, ag_loop *loop) {
   return n;
 }
 
-void ag_shutdown(lua_State *L, ag_loop *loop) {
+static void cancel_all(lua_State *L, ag_loop *loop) {
   ag_state *S = loop->S;
   for (int round = 0; round < ROUNDS && loop->tasks > 0; round++) {
     lua_Integer n = push_pending(L, loop);
@@ -92,4 +92,22 @@ void ag_shutdown(lua_State *L, ag_loop *loop) {
   }
   for (int i = 0; i < 4 && !ag_list_empty(&loop->ready); i++)
     ag_loop_iterate(L, loop, false, true);
+}
+
+/* Protected: 1 loop. */
+static int shutdown_phase(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 1);
+  cancel_all(L, loop);
+  ag_report_suspects(L, loop, true);
+  return 0;
+}
+
+void ag_loop_shut_down(lua_State *L, ag_loop *loop) {
+  ag_loop_enter(loop);
+  lua_pushcfunction(L, shutdown_phase);
+  lua_pushlightuserdata(L, loop);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK)
+    lua_pop(L, 1); /* KeyboardInterrupt, or no memory: what is left is abandoned */
+  ag_loop_leave(loop);
+  ag_loop_close(L, loop);
 }

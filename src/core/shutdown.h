@@ -4,7 +4,8 @@
 
 #include "core/loop.h"
 
-/* Cancels the pending tasks of [loop] and runs it until they are done, within bounds. Raises KeyboardInterrupt. */
-void ag_shutdown(lua_State *L, ag_loop *loop);
+/* Cancels the pending tasks of [loop], runs it until they are done, within bounds, reports what nobody asked for, and
+** closes it. Never raises. */
+void ag_loop_shut_down(lua_State *L, ag_loop *loop);
 
 #endif

@@ -36,6 +36,8 @@ static void reactor_wake(ag_poller *poller) { uv_async_send(&((reactor *)poller)
 
 static bool reactor_alive(ag_poller *poller) { return uv_loop_alive(&((reactor *)poller)->loop) != 0; }
 
+static int reactor_fd(ag_poller *poller) { return uv_backend_fd(&((reactor *)poller)->loop); }
+
 static void close_handle(uv_handle_t *handle, void *unused) {
   (void)unused;
   if (uv_is_closing(handle))
@@ -74,7 +76,7 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   }
   uv_timer_init(&r->loop, &r->timer);
   uv_unref((uv_handle_t *)&r->wake);
-  r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_close};
+  r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_fd, reactor_close};
   ag_loop_set_poller(loop, &r->base);
   return &r->loop;
 }

@@ -1,0 +1,20 @@
+-- The hosts of examples/embed print what they promise.
+local core = assert(package.searchpath("agather.core", package.cpath))
+local build = core:gsub("agather/core%.so$", "")
+
+local function output_of(command)
+  local pipe = assert(io.popen(command .. " 2>&1"))
+  local text = pipe:read("a")
+  return text, pipe:close()
+end
+
+describe("a host", function()
+  it("runs tasks beside its own poll loop", function()
+    local text, ok = output_of("echo hello | " .. build .. "embed_poll")
+    assert.is_true(ok, text)
+    local lines = {}
+    for line in text:gmatch("[^\n]+") do lines[#lines + 1] = line end
+    table.sort(lines)
+    assert.same({ "input of 6 bytes", "task\t1", "task\t2", "task\t3" }, lines)
+  end)
+end)

@@ -1,0 +1,114 @@
+/* The public functions by which a host drives a loop. Each is protected: nothing raises into the host. */
+#include <math.h>
+
+#include "core/shutdown.h"
+#include "core/task.h"
+
+static ag_status status_of(int lua_status) { return lua_status == LUA_OK ? AG_OK : AG_ERROR; }
+
+static int open_module(lua_State *L) {
+  luaL_requiref(L, "agather.core", luaopen_agather_core, 0);
+  return 1;
+}
+
+ag_status ag_open(lua_State *L) {
+  lua_pushcfunction(L, open_module);
+  return status_of(lua_pcall(L, 0, 1, 0));
+}
+
+static int create(lua_State *L) {
+  lua_pushlightuserdata(L, ag_loop_new(L, ag_state_open(L), false, false));
+  return 1;
+}
+
+ag_status ag_loop_create(lua_State *L, ag_loop **loop) {
+  *loop = NULL;
+  lua_pushcfunction(L, open_module);
+  lua_pushcfunction(L, create);
+  int status = lua_pcall(L, 0, 1, 0);
+  if (status != LUA_OK) {
+    lua_remove(L, -2);
+    return AG_ERROR;
+  }
+  *loop = lua_touserdata(L, -1);
+  lua_pop(L, 2);
+  return AG_OK;
+}
+
+/* 1 the loop, then the function and its arguments. */
+static int spawn(lua_State *L) {
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  ag_task_spawn(L, lua_touserdata(L, 1), lua_gettop(L) - 2);
+  return 1;
+}
+
+ag_status ag_spawn(lua_State *L, ag_loop *loop, int nargs) {
+  if (loop->closed) {
+    lua_pop(L, nargs + 1);
+    return AG_CLOSED;
+  }
+  int base = lua_gettop(L) - nargs;
+  lua_pushcfunction(L, spawn);
+  lua_insert(L, base);
+  lua_pushlightuserdata(L, loop);
+  lua_insert(L, base + 1);
+  return status_of(lua_pcall(L, nargs + 2, 1, 0));
+}
+
+static bool anything_ready(const ag_loop *loop) {
+  return !ag_list_empty(&loop->ready) || !ag_list_empty(&loop->current);
+}
+
+static int step(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 1);
+  loop->poller->wait(loop->poller, 0);
+  ag_loop_iterate(L, loop, false, true);
+  loop->poller->wait(loop->poller, 0); /* what the tasks have just asked for must be known to ag_fd */
+  return 0;
+}
+
+ag_status ag_step(lua_State *L, ag_loop *loop) {
+  if (loop->closed)
+    return AG_CLOSED;
+  if (loop->S->running != NULL)
+    return AG_REENTRANT;
+  ag_loop_enter(loop);
+  lua_pushcfunction(L, step);
+  lua_pushlightuserdata(L, loop);
+  int status = lua_pcall(L, 1, 0, 0);
+  ag_loop_leave(loop);
+  if (status != LUA_OK)
+    return AG_ERROR;
+  if (anything_ready(loop))
+    return AG_MORE;
+  bool scheduled = loop->tasks > 0 || loop->timers.count > 0 || loop->poller->alive(loop->poller);
+  return scheduled ? AG_IDLE : AG_DONE;
+}
+
+double ag_timeout(const ag_loop *loop) {
+  if (loop->closed)
+    return -1;
+  if (anything_ready(loop) || loop->suspects)
+    return 0;
+  if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when))
+    return -1;
+  double left = loop->is_virtual ? 0 : loop->timers.heap[0].when - ag_loop_time(loop);
+  return left > 0 ? left : 0;
+}
+
+int ag_fd(const ag_loop *loop) {
+  if (loop->closed || loop->poller->fd == NULL)
+    return -1;
+  return loop->poller->fd(loop->poller);
+}
+
+void ag_wakeup(ag_loop *loop) { loop->poller->wake(loop->poller); }
+
+ag_status ag_loop_destroy(lua_State *L, ag_loop *loop) {
+  if (loop->closed)
+    return AG_CLOSED;
+  if (loop->S->running != NULL)
+    return AG_REENTRANT;
+  ag_loop_shut_down(L, loop);
+  return AG_OK;
+}
