@@ -4,12 +4,13 @@
 #ifndef AGATHER_H
 #define AGATHER_H
 
-#include <lua.h>
 #include <stdbool.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include <lua.h>
 
 #define AG_VERSION "0.1.0"
 
