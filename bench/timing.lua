@@ -7,14 +7,16 @@ local function median(times)
   return #times % 2 == 1 and times[middle] or (times[middle] + times[middle + 1]) / 2
 end
 
---- Runs work() once to warm up, then a few times more, and prints the median of ns per unit. The clock is the
+local runs -- how many times the runner wants a work to be timed
+
+--- Runs work() once to warm up, then so many times more, and prints the median of ns per unit. The clock is the
 --- processor time of the process, so that others on the machine matter less; work that waits brings a clock of its own.
 --- When work() returns a number, that is its time: the part of it that counts.
 function timing.report(count, work, clock)
   clock = clock or os.clock
   work()
   local times = {}
-  for i = 1, math.max(1, math.min(50, 300000 // count)) do
+  for i = 1, runs do
     local started = clock()
     local counted = work()
     times[i] = counted or clock() - started
@@ -36,9 +38,10 @@ function timing.report_memory(count, before, after)
   print(("bytes_per_task %.1f"):format((after - before) / count))
 end
 
---- Runs the work that the command line names; a peer that has no such thing prints "none".
+--- Runs the work that the command line names: WORK COUNT RUNS. A peer that has no such thing prints "none".
 function timing.main(works)
   local work = works[arg[1]]
+  runs = tonumber(arg[3])
   if not work then
     print("none")
   else

@@ -120,7 +120,7 @@ function works.memory(count)
   local tasks, before = {}, timing.resident()
   for i = 1, count do tasks[i] = spawn(sleeps, i, 3600) end
   sleep(0)
-  timing.report_memory(count, before, timing.resident())
+  timing.report_memory(#tasks, before, timing.resident())
   os.exit(true, false)
 end
 

@@ -25,7 +25,7 @@ async def report(count, work, clock=time.process_time):
     """A warm-up, then the median of a few runs; a number that work returns is the part of its time that counts."""
     await work()
     times = []
-    for _ in range(max(1, min(50, 300000 // count))):
+    for _ in range(runs):
         started = clock()
         counted = await work()
         times.append(clock() - started if counted is None else counted)
@@ -160,7 +160,7 @@ WORKS = {
 }
 
 if __name__ == "__main__":
-    loop, work, size = sys.argv[1:4]
+    loop, work, size, runs = *sys.argv[1:4], int(sys.argv[4])
     if work not in WORKS:
         print("none")
         sys.exit()

@@ -1,0 +1,207 @@
+-- The benchmarks: ./run bench/all.lua [--quick] [--rounds N] [--peer NAME]... [ROW]...
+-- Runs every row of bench/rows.lua, or those named (a prefix will do), for agather and every peer that is installed, in
+-- rounds: each measurement is a process of its own, and a round goes through all peers before the next begins, so that
+-- what disturbs the machine disturbs all. Prints tables of medians and writes bench/results/latest.json, and
+-- bench/chart.svg when all rows of it were measured in full. Installs nothing.
+local top = arg[0]:match("^(.*)/bench/[^/]*$") or arg[0]:match("^bench/") and "." or ".."
+package.path = top .. "/?.lua;" .. package.path
+
+local chart = require "bench.chart"
+local json = require "bench.json"
+local report = require "bench.report"
+local shell = require "bench.shell"
+
+local rounds_default = 5
+local enough_seconds, enough_rounds = 60, 3 -- a row that has taken so long ends after so many rounds
+local server_seconds, quick_server_seconds = 2, 0.4
+local units_to_time, quick_units, most_runs = 300000, 10000, 50 -- in one process: runs of a work, of so many units
+local message_size = 1024
+
+local function usage(complaint)
+  io.stderr:write(complaint, "\nusage: ./run bench/all.lua [--quick] [--rounds N] [--peer NAME]... [ROW]...\nrows:")
+  for _, row in ipairs(require "bench.rows") do io.stderr:write(" ", row.name) end
+  io.stderr:write("\n")
+  os.exit(2)
+end
+
+local function read_options(words)
+  local options = { names = {}, peers = {}, rounds = rounds_default }
+  local i = 1
+  while words[i] do
+    local word = words[i]
+    if word == "--quick" then
+      options.quick, options.rounds = true, 1
+    elseif word == "--rounds" or word == "--peer" then
+      i = i + 1
+      if not words[i] then usage(word .. " needs a value") end
+      if word == "--peer" then
+        options.peers[words[i]] = true
+      else
+        options.rounds = tonumber(words[i]) or usage("--rounds needs a number")
+      end
+    elseif word:find("^-") then
+      usage("unknown option " .. word)
+    else
+      options.names[#options.names + 1] = word
+    end
+    i = i + 1
+  end
+  return options
+end
+
+local function chosen_rows(options)
+  local chosen, all = {}, require "bench.rows"
+  for _, row in ipairs(all) do
+    local wanted = #options.names == 0
+    for _, name in ipairs(options.names) do
+      if row.name:sub(1, #name) == name then wanted = true end
+    end
+    if wanted and (row.quick or not options.quick) then chosen[#chosen + 1] = row end
+  end
+  if #chosen == 0 then usage("no such row") end
+  return chosen
+end
+
+-- Those that were asked for, with the version found, or marked as missing.
+local function chosen_peers(options)
+  local chosen, names = {}, {}
+  for _, peer in ipairs(require "bench.peers"(top)) do
+    names[peer.name] = true
+    if next(options.peers) == nil or options.peers[peer.name] then
+      local found, message = peer.version()
+      peer.found, peer.missing = found, not found and (message or "not installed") or nil
+      chosen[#chosen + 1] = peer
+    end
+  end
+  for name in pairs(options.peers) do
+    if not names[name] then usage("no such peer: " .. name) end
+  end
+  return chosen
+end
+
+local function make_tools()
+  local directory = (os.getenv("AGATHER_BUILD_DIR") or top .. "/build") .. "/bench/"
+  local tools = {}
+  for _, name in ipairs { "measure", "load" } do
+    tools[name] = assert(shell.make(directory .. name, { ("%s/bench/%s.c"):format(top, name) }, "cc -O2 -o"))
+  end
+  return tools
+end
+
+-- "key value" lines as a table; an empty one when the peer has no such thing.
+local function read_figures(output)
+  local figures = {}
+  for key, value in output:gmatch("([%w_]+) ([%d.eE+-]+)") do figures[key] = tonumber(value) end
+  return figures
+end
+
+local function run(command)
+  local output, message = shell.capture("timeout -k 5 300 " .. command)
+  if not output then return nil, message end
+  return read_figures(output)
+end
+
+-- How one measurement of each kind of row is made: a table of figures, or nil and why not. A peer that takes no part in
+-- such rows has no command for them.
+local measurements = {}
+
+function measurements.tasks(row, peer, count, options)
+  local units = options.quick and quick_units or units_to_time
+  local runs = math.max(1, math.min(most_runs, units // count))
+  return run(("%s %s %d %d"):format(peer.tasks, row.work, count, runs))
+end
+
+function measurements.process(row, peer, count, options)
+  return run(("%s 1 %s %s %d 1"):format(options.tools.measure, peer.tasks, row.work, count))
+end
+
+function measurements.startup(_, peer, count, options)
+  return run(("%s %d %s -- %s"):format(options.tools.measure, count, peer.startup[2], peer.startup[1]))
+end
+
+function measurements.server(row, peer, count, options)
+  local seconds = options.quick and quick_server_seconds or server_seconds
+  return run(("%s %s %d %g %d -- %s %s"):format(options.tools.load, row.work, count, seconds, message_size, peer.server,
+    row.work))
+end
+
+local command_of_kind = { tasks = "tasks", process = "tasks", startup = "startup", server = "server" }
+
+local function add_figures(result, figures)
+  for key, value in pairs(figures) do
+    result[key] = result[key] or {}
+    table.insert(result[key], value)
+  end
+end
+
+-- Measures a row in rounds; each round begins with the next peer. A failure is tried once more.
+local function measure_row(row, peers, options)
+  local results, partakers = {}, {}
+  for _, peer in ipairs(peers) do
+    if peer[command_of_kind[row.kind]] and not (row.except or {})[peer.name] then
+      results[peer.name] = { missing = peer.missing }
+      if not peer.missing then partakers[#partakers + 1] = peer end
+    end
+  end
+  local count = options.quick and row.quick or row.count
+  local started = os.time()
+  for round = 1, options.rounds do
+    for i = 1, #partakers do
+      local peer = partakers[(i + round - 2) % #partakers + 1]
+      local result = results[peer.name]
+      options.show(("%s, round %d: %s"):format(row.name, round, peer.name))
+      local figures, message
+      for attempt = 1, 2 do
+        if attempt == 2 then os.execute("sleep 3") end -- somebody may be building
+        figures, message = measurements[row.kind](row, peer, count, options)
+        if figures then break end
+      end
+      if figures then
+        add_figures(result, figures)
+      else
+        result.failed = message
+        options.show("")
+        io.stderr:write(("%s: %s failed: %s\n"):format(row.name, peer.name, message))
+      end
+    end
+    if round >= enough_rounds and os.time() - started > enough_seconds then break end
+  end
+  return results
+end
+
+-- A line that replaces itself, where somebody sees it.
+local function progress()
+  if not os.execute("test -t 2") then return function() end end
+  return function(text) io.stderr:write("\r\27[K", text) end
+end
+
+local function main()
+  local options = read_options(arg)
+  local rows, peers = chosen_rows(options), chosen_peers(options)
+  options.tools, options.show = make_tools(), progress()
+  local machine = require "bench.machine"(top)
+  local results = {}
+  for _, row in ipairs(rows) do results[row.name] = measure_row(row, peers, options) end
+  options.show("")
+
+  local missed = report.print {
+    machine = machine, peers = peers, rows = rows, results = results, rounds = options.rounds, quick = options.quick,
+  }
+  local versions = {}
+  for _, peer in ipairs(peers) do
+    versions[peer.name] = peer.found or "missing: " .. peer.missing
+    if peer.missing then print(("%s is missing: %s"):format(peer.title, peer.missing)) end
+  end
+  print(#missed == 0 and "Every bound measured is kept." or "Bounds missed: " .. table.concat(missed, ", "))
+
+  assert(shell.capture("mkdir -p " .. shell.quote(top .. "/bench/results")))
+  shell.write_file(top .. "/bench/results/latest.json", json.encode {
+    machine = machine, versions = versions, quick = options.quick or false, rounds = options.rounds, results = results,
+  })
+  if not options.quick then
+    local drawn = chart.draw(results, peers, machine)
+    if drawn then shell.write_file(top .. "/bench/chart.svg", drawn) end
+  end
+end
+
+main()
