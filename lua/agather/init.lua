@@ -4,7 +4,18 @@ local agather = require "agather.core"
 package.loaded["agather.core"] = nil -- so that tracebacks have one name for each function: agather.sleep
 
 -- Submodules: agather.net is require "agather.net".
-local submodules = { net = true, testing = true }
+local submodules = {
+  dns = true,
+  fs = true,
+  http = true,
+  json = true,
+  net = true,
+  process = true,
+  signal = true,
+  testing = true,
+  tls = true,
+  worker = true,
+}
 
 -- Builtins written in Lua: name -> file that returns a table with it.
 local builtins = {

@@ -234,7 +234,7 @@ static int listener_close(lua_State *L) {
   return 0;
 }
 
-static void open_tcp(lua_State *L) {
+void ag_open_tcp(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"peer_address", peer_address}, {"local_address", stream_local_address}, {NULL, NULL}};
   static const luaL_Reg listener_methods[] = {
@@ -249,12 +249,4 @@ static void open_tcp(lua_State *L) {
   lua_setfield(L, -2, "__index");
   lua_pop(L, 2);
   luaL_setfuncs(L, functions, 0);
-}
-
-__attribute__((visibility("default"))) int luaopen_agather_uv(lua_State *L);
-
-int luaopen_agather_uv(lua_State *L) {
-  lua_newtable(L);
-  open_tcp(L);
-  return 1;
 }
