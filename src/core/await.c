@@ -11,14 +11,6 @@
 ** the next one gets a thread of its own, which the loop resumes flat. */
 enum { INLINE_MAX = 16 };
 
-ag_task *ag_task_here(lua_State *L, const ag_state *S) {
-  const ag_loop *loop = S->running;
-  ag_task *task = loop != NULL ? loop->task : NULL;
-  if (task == NULL || (loop->inner != NULL ? loop->inner : task->thread.L) != L)
-    return NULL;
-  return task;
-}
-
 /* Pushes "file:line: " of the script's function that runs. [-0, +1, m] */
 static const char *push_where(lua_State *L) {
   lua_Debug ar;
@@ -74,7 +66,7 @@ static const char *push_c_call(lua_State *L) {
   return lua_pushliteral(L, "a C call");
 }
 
-static int no_task(lua_State *L, ag_state *S, const char *what) {
+int ag_task_none(lua_State *L, ag_state *S, const char *what) {
   if (S->running == NULL || S->running->task == NULL)
     return ag_error_raise(L, S, "RuntimeError", "%s: no running task (call it inside agather.run, in a task)", what);
   if (ag_task_here(L, S) == NULL)
@@ -86,30 +78,6 @@ static int no_task(lua_State *L, ag_state *S, const char *what) {
                         "%s%s: cannot wait across %s: a C function cannot be suspended, wait before or after it",
                         push_where(L), what, call);
 }
-
-ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what) {
-  ag_task *task = ag_task_here(L, S);
-  if (task == NULL || !lua_isyieldable(L) || S->running->inner_stuck)
-    no_task(L, S, what);
-  return task;
-}
-
-int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KContext context, lua_KFunction k) {
-  task->wait = wait;
-  task->parked = true;
-  return lua_yieldk(L, 0, context, k);
-}
-
-ag_task *ag_task_back(lua_State *L, ag_state *S) {
-  ag_task *task = ag_task_here(L, S);
-  if (task == NULL)
-    ag_task_hijacked(L, S);
-  task->wait = AG_WAIT_NONE;
-  task->waiting = NULL;
-  return task;
-}
-
-void ag_task_resumed(lua_State *L, ag_state *S) { ag_task_raise(L, S, ag_task_back(L, S)); }
 
 /* ---- futures ---- */
 
@@ -212,7 +180,7 @@ static int frame_done(lua_State *L, int status, lua_KContext base) {
 
 /* Calls the function and [nargs] arguments above [base] inline: here, or on a thread of its own when deep. */
 static int call_inline(lua_State *L, ag_state *S, ag_task *task, int nargs, int base) {
-  if (task->depth < INLINE_MAX || S->running->inner != NULL) {
+  if (task->depth < INLINE_MAX || S->running->here != task->thread.L) {
     lua_KContext context = base | (lua_KContext)task->depth << 8;
     task->depth++;
     lua_callk(L, nargs, LUA_MULTRET, context, inline_done);

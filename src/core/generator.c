@@ -81,15 +81,15 @@ static int go_on(lua_State *L, ag_state *S, int nargs) {
   lua_State *outer = NULL;
   bool stuck = false;
   if (task != NULL) {
-    outer = loop->inner;
+    outer = loop->here;
     stuck = loop->inner_stuck;
-    loop->inner = co;
+    loop->here = co;
     loop->inner_stuck = stuck || !lua_isyieldable(L);
     task->parked = false;
   }
   int nres, status = lua_resume(co, L, nargs, &nres);
   if (task != NULL) {
-    loop->inner = outer;
+    loop->here = outer;
     loop->inner_stuck = stuck;
     if (status == LUA_YIELD && task->parked) {
       set_waiting(L, S, true);

@@ -94,9 +94,10 @@ static int run_ready(lua_State *L) {
       ag_node *node = ag_container(loop->current.next, ag_node, link);
       ag_link_remove(&node->link);
       loop->runs = node;
+      if (node->run == ag_task_step && ag_task_go_on(loop, L, node))
+        continue;
       node->run(loop, L, node);
-      if (lua_gettop(L) > 0)
-        lua_settop(L, 0);
+      lua_settop(L, 0);
     }
     loop->runs = NULL;
     if (once || loop->stopping || (loop->until != NULL && *loop->until) || loop->suspects || loop->interrupts != 0 ||
@@ -159,14 +160,15 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
   }
   ag_task *task = loop->task;
   bool solo = loop->solo, stuck = loop->inner_stuck;
-  lua_State *inner = loop->inner;
+  lua_State *here = loop->here;
   lua_pushcfunction(L, run_ready);
   lua_pushlightuserdata(L, loop);
   lua_pushboolean(L, once);
-  if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
+  int status = lua_pcall(L, 2, 0, 0);
+  loop->here = here; /* this may be an iteration within a task */
+  if (status != LUA_OK) {
     loop->task = task;
     loop->solo = solo;
-    loop->inner = inner;
     loop->inner_stuck = stuck;
     if (ag_error_is(L, loop->S, -1, "KeyboardInterrupt"))
       lua_error(L);

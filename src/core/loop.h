@@ -17,7 +17,7 @@ struct ag_loop {
   ag_task *task;    /* the task that runs now, or NULL */
   ag_node *runs;    /* the node that runs now */
   bool solo;        /* a step within another one: its thread runs nothing else */
-  lua_State *inner; /* the generator's thread that the running task is in, or NULL (see generator.c) */
+  lua_State *here;  /* the thread that the running task is in: its own, or a generator's (see generator.c) */
   bool inner_stuck; /* some thread between cannot yield */
   int eager;        /* steps begun within others by eager_start */
   bool is_virtual, debug, stopping, running, closed;

@@ -333,22 +333,52 @@ static void cancel_unstarted(lua_State *L, ag_state *S, ag_task *task) {
   lua_pop(L, 1);
 }
 
-/* Runs the thread of the loop's task, and those of coros awaited deeply, until one waits or the lowest ends.
-** Returns the status; [thread] is the one that ran last. */
-static int run_thread(lua_State *L, ag_loop *loop, ag_thread *thread, int *nres) {
-  for (int nargs = 0;;) {
-    ag_task *task = loop->task;
-    *thread = task->thread;
+/* Sees to what the loop's task left when its [thread] came back with [status]: threads of coros awaited deeply are run
+** on until one waits or the lowest ends. */
+static void stepped(lua_State *L, ag_loop *loop, ag_thread thread, int status, int nres) {
+  ag_state *S = loop->S;
+  ag_task *task = loop->task; /* the thread may have gone on to other tasks */
+  while (task->entering || (status != LUA_YIELD && task->frames != NULL)) {
+    int nargs = task->entering ? lua_gettop(task->thread.L) - 1 : leave_frame(L, S, task, status, nres);
+    thread = task->thread;
+    loop->here = thread.L;
     task->parked = task->entering = false;
-    int status = lua_resume(thread->L, L, nargs, nres);
-    task = loop->task; /* the thread may have gone on to other tasks */
-    if (task->entering)
-      nargs = lua_gettop(task->thread.L) - 1;
-    else if (status != LUA_YIELD && task->frames != NULL)
-      nargs = leave_frame(L, loop->S, task, status, *nres);
-    else
-      return status;
+    status = lua_resume(thread.L, L, nargs, &nres);
   }
+  if (status == LUA_YIELD) {
+    if (!task->parked)
+      stray_yield(L, loop, task, nres);
+    return;
+  }
+  bool spoiled = S->spoiled;
+  S->spoiled = false;
+  if (status != LUA_OK && task->future.status == AG_PENDING) { /* not caught by the body: no memory */
+    spoiled = true;
+    lua_xmove(thread.L, L, 1);
+    task->thread = (ag_thread){NULL, 0};
+    finish_failed(L, S, task);
+  }
+  ag_thread_give(L, S, thread, spoiled);
+}
+
+/* Reached once per switch: nothing is allocated, and few returns are between lua_resume and the loop, for after its
+** longjmp the processor guesses each of them wrong. */
+bool ag_task_go_on(ag_loop *loop, lua_State *L, ag_node *node) {
+  ag_task *task = ag_container(node, ag_task, timer.node);
+  ag_thread thread = task->thread;
+  if (thread.L == NULL || loop->task != NULL || loop->inner_stuck || task->stray || task->hijacked ||
+      lua_status(thread.L) != LUA_YIELD)
+    return false;
+  int nres;
+  loop->task = task;
+  loop->here = thread.L;
+  task->parked = false;
+  int status = lua_resume(thread.L, L, 0, &nres);
+  task = loop->task;
+  if (status != LUA_YIELD || !task->parked)
+    stepped(L, loop, thread, status, nres);
+  loop->task = NULL;
+  return true;
 }
 
 void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
@@ -370,36 +400,21 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
       throw_into_yield(S, task);
   }
   ag_task *outer = loop->task;
-  bool was_solo = loop->solo;
+  bool was_solo = loop->solo, stuck = loop->inner_stuck;
+  lua_State *here = loop->here;
+  ag_thread thread = task->thread;
   loop->task = task;
+  loop->here = thread.L;
   loop->solo = outer != NULL;
-  lua_State *inner = loop->inner;
-  bool stuck = loop->inner_stuck;
-  loop->inner = NULL;
   loop->inner_stuck = false;
-  ag_thread thread;
+  task->parked = false;
   int nres;
-  S->spoiled = false;
-  int status = run_thread(L, loop, &thread, &nres);
-  task = loop->task;
+  int status = lua_resume(thread.L, L, 0, &nres);
+  stepped(L, loop, thread, status, nres);
   loop->task = outer;
+  loop->here = here;
   loop->solo = was_solo;
-  loop->inner = inner;
   loop->inner_stuck = stuck;
-  if (status == LUA_YIELD) {
-    if (!task->parked)
-      stray_yield(L, loop, task, nres);
-    return;
-  }
-  bool spoiled = S->spoiled;
-  S->spoiled = false;
-  if (status != LUA_OK && task->future.status == AG_PENDING) { /* not caught by the body: no memory */
-    spoiled = true;
-    lua_xmove(thread.L, L, 1);
-    task->thread = (ag_thread){NULL, 0};
-    finish_failed(L, S, task);
-  }
-  ag_thread_give(L, S, thread, spoiled);
 }
 
 /* ---- threads that scripts lay hands on ---- */

@@ -71,6 +71,9 @@ void ag_coro_open_module(lua_State *L, ag_state *S);
 
 /* Runs the task of [node] until it waits or ends; what the ready queue calls. */
 void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node);
+/* The same for the usual case, a task of the outermost loop that waited and has nothing odd about it; false: it has,
+** ag_task_step must see to it. Leaves the stack of L as it was. */
+bool ag_task_go_on(ag_loop *loop, lua_State *L, ag_node *node);
 /* Ends a task whose step could not be made for want of memory; the error is on top. [-1, +0, -] */
 void ag_task_lost(lua_State *L, ag_loop *loop, ag_task *task);
 /* Ends the pending task at [index] without running it on: the loop closes. [-0, +0, m] */
@@ -93,15 +96,34 @@ void ag_step_open_module(lua_State *L, ag_state *S);
 /* ---- await.c ---- */
 
 /* The task that runs on the calling thread, or NULL: none, or a thread that is not the task's. */
-ag_task *ag_task_here(lua_State *L, const ag_state *S);
+static inline ag_task *ag_task_here(lua_State *L, const ag_state *S) {
+  const ag_loop *loop = S->running;
+  return loop != NULL && loop->task != NULL && loop->here == L ? loop->task : NULL;
+}
+/* Raises: [what] may not wait here, and why. */
+int ag_task_none(lua_State *L, ag_state *S, const char *what);
 /* Raises unless the calling function may wait in the current task; returns the task. */
-ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what);
+static inline ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what) {
+  ag_task *task = ag_task_here(L, S);
+  if (task == NULL || !lua_isyieldable(L) || S->running->inner_stuck)
+    ag_task_none(L, S, what);
+  return task;
+}
 /* Yields; the continuation [k] must begin with ag_task_resumed. Use as `return ag_task_park(...)`. */
-int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KContext context, lua_KFunction k);
-/* First call of a continuation: ag_task_back, then ag_task_raise. */
-void ag_task_resumed(lua_State *L, ag_state *S);
+static inline int ag_task_park(lua_State *L, ag_task *task, uint8_t wait, lua_KContext context, lua_KFunction k) {
+  task->wait = wait;
+  task->parked = true;
+  return lua_yieldk(L, 0, context, k);
+}
 /* The task that runs again; raises where its thread was resumed by hand. */
-ag_task *ag_task_back(lua_State *L, ag_state *S);
+static inline ag_task *ag_task_back(lua_State *L, ag_state *S) {
+  ag_task *task = ag_task_here(L, S);
+  if (task == NULL)
+    ag_task_hijacked(L, S);
+  task->wait = AG_WAIT_NONE;
+  task->waiting = NULL;
+  return task;
+}
 /* Throws what waits to be thrown, if something does. */
 static inline void ag_task_raise(lua_State *L, ag_state *S, ag_task *task) {
   if (!task->must_cancel)
@@ -109,6 +131,8 @@ static inline void ag_task_raise(lua_State *L, ag_state *S, ag_task *task) {
   ag_task_take_throw(L, S, task);
   lua_error(L);
 }
+/* First call of a continuation: ag_task_back, then ag_task_raise. */
+static inline void ag_task_resumed(lua_State *L, ag_state *S) { ag_task_raise(L, S, ag_task_back(L, S)); }
 /* Waits for the future at index 1. Use as `return ag_await_future(L, S)`. */
 int ag_await_future(lua_State *L, ag_state *S);
 void ag_await_open_module(lua_State *L, ag_state *S);
