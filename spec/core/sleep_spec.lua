@@ -75,6 +75,86 @@ describe("sleep", function()
     end)
   end)
 
+  describe("as a task of its own", function()
+    it("gives its other arguments as results, nils and all, at its deadline", function()
+      virtual(function()
+        local loop = agather.get_running_loop()
+        local task = agather.spawn(agather.sleep, 3, "a", nil, "c", nil)
+        assert.same({ "a", nil, "c", nil, n = 4 }, table.pack(task:await()))
+        assert.equal(3, loop:time())
+        assert.equal(0, select("#", agather.spawn(agather.sleep, 1):await()))
+        assert.equal("b", agather.await(agather.create_task(agather.async(agather.sleep)(2, "b"))))
+        assert.equal(6, loop:time())
+      end)
+    end)
+
+    it("takes its turn among other tasks", function()
+      virtual(function()
+        local log = {}
+        local function note(name)
+          return function() log[#log + 1] = name end
+        end
+        agather.spawn(function() agather.sleep(1) end):add_done_callback(note("function 1"))
+        agather.spawn(agather.sleep, 1):add_done_callback(note("sleep 1"))
+        agather.spawn(function() agather.sleep(1) end):add_done_callback(note("function 2"))
+        agather.spawn(agather.sleep, 0):add_done_callback(note("sleep 0"))
+        agather.sleep(2)
+        assert.same({ "sleep 0", "function 1", "sleep 1", "function 2" }, log)
+      end)
+    end)
+
+    it("is cancelled before its first step, while it sleeps and when it is due", function()
+      virtual(function()
+        local before, during, due = agather.spawn(agather.sleep, 5), nil, nil
+        before:cancel("early")
+        during, due = agather.spawn(agather.sleep, 5), agather.spawn(agather.sleep, 1)
+        agather.get_running_loop():call_later(1, function() due:cancel("late") end)
+        agather.sleep(1)
+        during:cancel("in the middle")
+        for task, message in pairs({ [before] = "early", [during] = "in the middle", [due] = "late" }) do
+          local ok, err = pcall(task.await, task)
+          assert.is_false(ok)
+          assert.is_true(agather.is_error(err, agather.CancelledError))
+          assert.equal(message, err.message)
+          assert.is_true(task:cancelled())
+        end
+      end)
+    end)
+
+    it("raises what sleep raises", function()
+      virtual(function()
+        for _, value in ipairs({ "soon", {}, 0 / 0 }) do
+          local ok, err = pcall(function() agather.spawn(agather.sleep, value):await() end)
+          assert.is_false(ok)
+          assert.truthy(tostring(err):find("bad argument #1 to 'agather.sleep'", 1, true), tostring(err))
+        end
+        assert.is_false((pcall(function() agather.spawn(agather.sleep):await() end)))
+        assert.equal("x", agather.spawn(agather.sleep, "0.5", "x"):await())
+      end)
+    end)
+
+    it("tells what it waits for, and where", function()
+      virtual(function()
+        local task = agather.spawn(agather.sleep, 5)
+        agather.sleep(1)
+        assert.truthy(tostring(task):find("wait_for=<sleep>", 1, true))
+        assert.truthy(task:traceback():find("agather.sleep", 1, true))
+        task:cancel()
+      end)
+    end)
+
+    it("is ended when its loop closes, and starts at once where it is told to", function()
+      local task
+      local runner = agather.Runner { clock = "virtual" }
+      runner:run(function()
+        task = agather.create_task(agather.async(agather.sleep)(1e9), { eager_start = true })
+        assert.truthy(tostring(task):find("wait_for=<sleep>", 1, true))
+      end)
+      runner:close()
+      assert.is_true(task:cancelled())
+    end)
+  end)
+
   it("of zero is cut short by a cancellation too", function()
     virtual(function()
       local task = agather.spawn(function()

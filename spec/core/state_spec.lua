@@ -84,9 +84,10 @@ describe("the state", function()
 
   it("gives most of the memory of many tasks at once back", function()
     virtual(function()
+      local function job() agather.sleep(1) end
       local function work(count)
         local list = {}
-        for i = 1, count do list[i] = agather.spawn(agather.sleep, 1) end
+        for i = 1, count do list[i] = agather.spawn(job) end
         agather.gather_list(list):await()
       end
       work(10)

@@ -9,7 +9,7 @@
 #include "core/task.h"
 
 /* A task's userdata with function and arguments in its user values and no metatable. [-(nargs+1), +1, m] */
-static ag_task *new_task(lua_State *L, int nargs) {
+static ag_task *new_task(lua_State *L, const ag_state *S, int nargs) {
   luaL_argcheck(L, nargs < 250, 1, "too many arguments for a coroutine");
   int values = nargs < 1 ? 2 : nargs + 1;
   ag_task *task = lua_newuserdatauv(L, sizeof *task, values);
@@ -20,8 +20,8 @@ static ag_task *new_task(lua_State *L, int nargs) {
   task->future.count = nargs;
   ag_link_init(&task->timer.node.link);
   ag_link_init(&task->turn_link);
-  task->timer.node.run = ag_task_step;
   int function = lua_gettop(L) - nargs - 1;
+  task->timer.node.run = lua_tocfunction(L, function) == S->direct ? S->direct_step : ag_task_step;
   for (int i = 0; i <= nargs; i++) {
     lua_pushvalue(L, function + i);
     lua_setiuservalue(L, -2, i + 1);
@@ -36,7 +36,7 @@ static const void *coro_magic(const ag_state *S) { return &S->mt_coro; }
 static const void *used_magic(const ag_state *S) { return &S->mt_used; }
 
 ag_task *ag_coro_new(lua_State *L, ag_state *S, int nargs) {
-  ag_task *task = new_task(L, nargs);
+  ag_task *task = new_task(L, S, nargs);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_coro);
   lua_setmetatable(L, -2);
   task->future.magic = coro_magic(S);
@@ -83,7 +83,7 @@ static void schedule(lua_State *L, ag_loop *loop, ag_task *task, int slot) {
 
 ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs) {
   ag_state *S = loop->S;
-  ag_task *task = new_task(L, nargs);
+  ag_task *task = new_task(L, loop->S, nargs);
   task->started = true;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_task);
   lua_setmetatable(L, -2);

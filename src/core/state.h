@@ -13,6 +13,7 @@
 #include "core/list.h"
 
 typedef struct ag_task ag_task;
+struct ag_node;
 
 enum { AG_POOL_MIN = 256 };
 
@@ -36,6 +37,8 @@ typedef struct ag_state {
   bool spoiled;       /* the thread that just ended must not be used again */
   bool contexts_used; /* some context variable was set */
   uint32_t next_loop, next_task;
+  lua_CFunction direct; /* the builtin whose task needs no thread (see sleep.c), and what runs such a task */
+  void (*direct_step)(ag_loop *loop, lua_State *L, struct ag_node *node);
   uint32_t cancel_epoch;
   lua_State *closing;                                                     /* the generator that is being closed */
   size_t unstarted;                                                       /* coros that nobody has started */

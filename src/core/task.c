@@ -179,7 +179,9 @@ static int task_uncancel(lua_State *L) {
 
 static int task_traceback(lua_State *L) {
   ag_task *task = check_task(L);
-  if (task->future.status != AG_PENDING || task->thread.L == NULL)
+  if (task->thread.L == NULL && task->wait == AG_WAIT_SLEEP)
+    lua_pushliteral(L, "stack traceback:\n\t[C]: in function 'agather.sleep'");
+  else if (task->future.status != AG_PENDING || task->thread.L == NULL)
     lua_pushliteral(L, "stack traceback: (not running)");
   else
     luaL_traceback(L, task->thread.L, NULL, 0);
