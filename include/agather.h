@@ -16,8 +16,10 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define AG_API __attribute__((visibility("default")))
+#define AG_NORETURN __attribute__((noreturn))
 #else
 #define AG_API
+#define AG_NORETURN
 #endif
 
 /* The version of the library that was loaded, such as "0.1.0". Any thread. */
@@ -122,10 +124,10 @@ AG_API bool ag_waiting(const ag_wait *wait);
 
 /* Raises an OSError with .code ([code], such as "ECONNREFUSED"), .errno, .operation and .address (may be NULL);
 ** the message is "operation address: text (code)". [-0, +0, e] */
-AG_API int ag_os_error(lua_State *L, const char *code, int number, const char *text, const char *operation,
-                       const char *address);
+AG_API AG_NORETURN int ag_os_error(lua_State *L, const char *code, int number, const char *text, const char *operation,
+                                   const char *address);
 /* Raises an object of the error class [name] (one of the module's) with a formatted message. [-0, +0, e] */
-AG_API int ag_error(lua_State *L, const char *name, const char *message);
+AG_API AG_NORETURN int ag_error(lua_State *L, const char *name, const char *message);
 
 #ifdef __cplusplus
 }

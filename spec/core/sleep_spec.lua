@@ -105,9 +105,9 @@ describe("sleep", function()
 
     it("is cancelled before its first step, while it sleeps and when it is due", function()
       virtual(function()
-        local before, during, due = agather.spawn(agather.sleep, 5), nil, nil
+        local before = agather.spawn(agather.sleep, 5)
         before:cancel("early")
-        during, due = agather.spawn(agather.sleep, 5), agather.spawn(agather.sleep, 1)
+        local during, due = agather.spawn(agather.sleep, 5), agather.spawn(agather.sleep, 1)
         agather.get_running_loop():call_later(1, function() due:cancel("late") end)
         agather.sleep(1)
         during:cancel("in the middle")

@@ -68,15 +68,14 @@ static const char *push_c_call(lua_State *L) {
 
 int ag_task_none(lua_State *L, ag_state *S, const char *what) {
   if (S->running == NULL || S->running->task == NULL)
-    return ag_error_raise(L, S, "RuntimeError", "%s: no running task (call it inside agather.run, in a task)", what);
+    ag_error_raise(L, S, "RuntimeError", "%s: no running task (call it inside agather.run, in a task)", what);
   if (ag_task_here(L, S) == NULL)
-    return ag_error_raise(L, S, "RuntimeError",
-                          "%s: cannot wait inside a plain coroutine (use agather.coroutine instead of coroutine)",
-                          what);
+    ag_error_raise(L, S, "RuntimeError",
+                   "%s: cannot wait inside a plain coroutine (use agather.coroutine instead of coroutine)", what);
   const char *call = push_c_call(L);
-  return ag_error_raise(L, S, "RuntimeError",
-                        "%s%s: cannot wait across %s: a C function cannot be suspended, wait before or after it",
-                        push_where(L), what, call);
+  ag_error_raise(L, S, "RuntimeError",
+                 "%s%s: cannot wait across %s: a C function cannot be suspended, wait before or after it",
+                 push_where(L), what, call);
 }
 
 /* ---- futures ---- */

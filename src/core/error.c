@@ -207,7 +207,7 @@ int ag_error_raise(lua_State *L, ag_state *S, const char *name, const char *form
   lua_pushvfstring(L, format, args);
   va_end(args);
   ag_error_push(L, S, name);
-  return lua_error(L);
+  lua_error(L);
 }
 
 static int to_text(lua_State *L) {

@@ -10,7 +10,7 @@ void ag_errors_open(lua_State *L, ag_state *S);
 /* Pushes an object of the class [name] whose message is on top of the stack. [-1, +1, m] */
 void ag_error_push(lua_State *L, ag_state *S, const char *name);
 /* Raises an object of the class [name]. */
-int ag_error_raise(lua_State *L, ag_state *S, const char *name, const char *format, ...);
+AG_NORETURN int ag_error_raise(lua_State *L, ag_state *S, const char *name, const char *format, ...);
 /* Whether the value at [index] is an error object of class [name] (NULL: of any). Never raises. */
 bool ag_error_is(lua_State *L, ag_state *S, int index, const char *name);
 /* Pushes the error object for the raised value at [index]: itself, or one that wraps it. [-0, +1, m] */

@@ -155,8 +155,10 @@ static void grow(lua_State *L, queue *q, int self) {
     luaL_argcheck(L, room < INT32_MAX / 2, 1, "too many items");
     lua_createtable(L, (int)room, 0);
     lua_getiuservalue(L, self, ITEMS);
-    for (lua_Integer i = 0; i < q->count; i++) {
-      lua_rawgeti(L, -1, (q->head + i) % q->room + 1);
+    for (lua_Integer i = 0, place = q->head; i < q->count; i++, place++) {
+      if (place == q->room)
+        place = 0;
+      lua_rawgeti(L, -1, place + 1);
       lua_rawseti(L, -3, i + 1);
     }
     lua_pop(L, 1);

@@ -11,6 +11,7 @@
 
 #include "agather.h"
 #include "core/list.h"
+#include "noreturn.h"
 
 typedef struct ag_task ag_task;
 struct ag_node;

@@ -461,7 +461,7 @@ int ag_task_hijacked(lua_State *L, ag_state *S) {
     if (loop != NULL)
       ag_loop_ready(loop, &task->timer.node);
   }
-  return luaL_error(L, "the thread of a task was resumed by hand: only the loop may do that");
+  luaL_error(L, "the thread of a task was resumed by hand: only the loop may do that");
 }
 
 void ag_task_abandon(lua_State *L, ag_state *S, int index) {

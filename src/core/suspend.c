@@ -42,7 +42,7 @@ void ag_wake(ag_wait *wait) {
 bool ag_waiting(const ag_wait *wait) { return wait->task != NULL; }
 
 int ag_error(lua_State *L, const char *name, const char *message) {
-  return ag_error_raise(L, ag_state_open(L), name, "%s", message);
+  ag_error_raise(L, ag_state_open(L), name, "%s", message);
 }
 
 int ag_os_error(lua_State *L, const char *code, int number, const char *text, const char *operation,
@@ -57,5 +57,5 @@ int ag_os_error(lua_State *L, const char *code, int number, const char *text, co
   lua_setfield(L, -2, "operation");
   lua_pushstring(L, address);
   lua_setfield(L, -2, "address");
-  return lua_error(L);
+  lua_error(L);
 }

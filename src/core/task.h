@@ -90,7 +90,7 @@ void ag_task_take_throw(lua_State *L, ag_state *S, ag_task *task);
 /* Takes the task off whatever it waits for. */
 void ag_task_detach(ag_state *S, ag_task *task);
 /* The calling thread was resumed by hand: its task is taken off what it waits for; raises. */
-int ag_task_hijacked(lua_State *L, ag_state *S);
+AG_NORETURN int ag_task_hijacked(lua_State *L, ag_state *S);
 void ag_step_open_module(lua_State *L, ag_state *S);
 
 /* ---- await.c ---- */
@@ -101,7 +101,7 @@ static inline ag_task *ag_task_here(lua_State *L, const ag_state *S) {
   return loop != NULL && loop->task != NULL && loop->here == L ? loop->task : NULL;
 }
 /* Raises: [what] may not wait here, and why. */
-int ag_task_none(lua_State *L, ag_state *S, const char *what);
+AG_NORETURN int ag_task_none(lua_State *L, ag_state *S, const char *what);
 /* Raises unless the calling function may wait in the current task; returns the task. */
 static inline ag_task *ag_task_check(lua_State *L, ag_state *S, const char *what) {
   ag_task *task = ag_task_here(L, S);

@@ -82,5 +82,5 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
 }
 
 int ag_uv_error(lua_State *L, int status, const char *operation, const char *address) {
-  return ag_os_error(L, uv_err_name(status), -status, uv_strerror(status), operation, address);
+  ag_os_error(L, uv_err_name(status), -status, uv_strerror(status), operation, address);
 }
