@@ -1,11 +1,16 @@
 -- agather.net: TCP streams and servers. The streams are in C (src/uv); serving is a loop over accept.
-local agather = require "agather.core"
+local agather = require "agather"
 local uv = require "agather.uv"
 
-local net = {
-  connect = uv.connect,
-  listen = uv.listen,
-}
+local net = {}
+
+function net.connect(host, port)
+  return uv.connect(uv.lookup(host), port, ("%s:%d"):format(host, port), 0.25, true)
+end
+
+function net.listen(host, port)
+  return uv.listen(host == "localhost" and "127.0.0.1" or host, port, 511, true)
+end
 
 local function serve_one(handler, stream)
   local _ <close> = stream
