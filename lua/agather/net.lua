@@ -2,7 +2,11 @@
 local agather = require "agather"
 local uv = require "agather.uv"
 
-local net = {}
+require "agather.stream" -- gives streams the methods that are written in Lua
+
+local net = {
+  pair = require "agather.memory_pair",
+}
 
 function net.connect(host, port)
   return uv.connect(uv.lookup(host), port, ("%s:%d"):format(host, port), 0.25, true)
