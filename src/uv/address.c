@@ -2,6 +2,7 @@
 #include "uv/address.h"
 
 #include <string.h>
+#include <sys/un.h>
 
 #include "uv/stream.h"
 
@@ -46,6 +47,31 @@ int ag_check_port(lua_State *L, int arg) {
   lua_Integer port = luaL_checkinteger(L, arg);
   luaL_argcheck(L, port >= 0 && port <= 65535, arg, "port must be from 0 to 65535");
   return (int)port;
+}
+
+const char *ag_check_path(lua_State *L, int arg) {
+  size_t n;
+  const char *path = luaL_checklstring(L, arg, &n);
+  luaL_argcheck(L, n > 0, arg, "path must not be empty");
+  luaL_argcheck(L, strlen(path) == n, arg, "path contains a zero byte");
+  luaL_argcheck(L, n < sizeof((struct sockaddr_un *)0)->sun_path, arg,
+                "path of a socket must have less than 108 bytes");
+  return path;
+}
+
+/* uv.family(host): "ipv4", "ipv6", or nil where it is not a numeric address. */
+static int uv_family(lua_State *L) {
+  struct sockaddr_storage address;
+  if (ag_address_parse(luaL_checkstring(L, 1), 0, &address))
+    lua_pushstring(L, address.ss_family == AF_INET6 ? "ipv6" : "ipv4");
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+void ag_open_address(lua_State *L) {
+  lua_pushcfunction(L, uv_family);
+  lua_setfield(L, -2, "family");
 }
 
 int ag_push_handle_address(lua_State *L, uv_handle_t *handle, bool peer, const char *name) {

@@ -13,6 +13,8 @@ bool ag_address_parse(const char *host, int port, struct sockaddr_storage *addre
 /* Check a host name and a port. Raise argument errors. */
 const char *ag_check_host(lua_State *L, int arg);
 int ag_check_port(lua_State *L, int arg);
+/* Checks the path of a Unix socket. Raises an argument error. */
+const char *ag_check_path(lua_State *L, int arg);
 /* Pushes where a socket or pipe is bound, or with [peer] what it is connected to: host and port, or the path of a Unix
 ** socket. Raises an OSError. */
 int ag_push_handle_address(lua_State *L, uv_handle_t *handle, bool peer, const char *name);

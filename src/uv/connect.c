@@ -15,13 +15,14 @@ typedef struct race {
   ag_wait waiter;
   unsigned holders;
   bool over; /* nobody waits for the attempts any more */
-  bool keepalive, nodelay;
-  unsigned keepalive_seconds;
+  bool nodelay;
+  unsigned keepalive;       /* seconds, or 0 */
   int count, next, running; /* addresses; the next to try; attempts under way */
   int failure;              /* of the attempt that tells most */
   uint64_t stagger;         /* milliseconds */
   ag_stream *winner;
   const char *name; /* on the Lua stack of the task */
+  const char *path; /* of a Unix socket, on the Lua stack: then there is one target and no address */
   struct sockaddr_storage local;
   struct target {
     union {
@@ -76,18 +77,19 @@ static int start_attempt(race *r, int index) {
   attempt *a = malloc(sizeof *a);
   if (a == NULL)
     return UV_ENOMEM;
-  ag_stream *s;
-  int status = ag_stream_create(r->timer.loop, UV_TCP, &s);
-  if (status == 0 && r->local.ss_family == target->address.any.sa_family)
+  ag_stream *s = NULL;
+  int status = ag_stream_create(r->timer.loop, r->path != NULL ? UV_NAMED_PIPE : UV_TCP, &s);
+  if (status == 0 && r->path == NULL && r->local.ss_family == target->address.any.sa_family)
     status = uv_tcp_bind(&s->handle.tcp, (struct sockaddr *)&r->local, 0);
-  if (status == 0) {
-    a->race = r;
-    a->index = index;
+  a->race = r;
+  a->index = index;
+  if (status == 0 && r->path != NULL)
+    uv_pipe_connect(&a->request, &s->handle.pipe, r->path, on_connect);
+  else if (status == 0)
     status = uv_tcp_connect(&a->request, &s->handle.tcp, &target->address.any, on_connect);
-  } else if (status != UV_ENOMEM) {
-    ag_stream_drop(s);
-  }
   if (status != 0) {
+    if (s != NULL)
+      ag_stream_drop(s);
     free(a);
     return status;
   }
@@ -170,17 +172,45 @@ static int connected(lua_State *L, int status, lua_KContext context) {
   ag_stream_name(s, r->name);
   if (r->nodelay)
     uv_tcp_nodelay(&s->handle.tcp, 1);
-  if (r->keepalive)
-    uv_tcp_keepalive(&s->handle.tcp, 1, r->keepalive_seconds);
+  if (r->keepalive != 0)
+    uv_tcp_keepalive(&s->handle.tcp, 1, r->keepalive);
   lua_pushvalue(L, -2);
   return 1;
+}
+
+/* Pushes the stream's box and a race to [count] targets. [-0, +2, e] */
+static race *new_race(lua_State *L, int count) {
+  uv_loop_t *loop = ag_uv_loop(L, "connect");
+  ag_stream_box(L);
+  race **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  luaL_setmetatable(L, RACE);
+  lua_toclose(L, -1);
+  race *r = calloc(1, sizeof *r + (size_t)count * sizeof *r->targets);
+  if (r == NULL)
+    luaL_error(L, "not enough memory");
+  r->on_close = on_timer_closed;
+  uv_timer_init(loop, &r->timer);
+  r->timer.data = r;
+  r->holders = 2; /* the timer, the userdata */
+  r->count = count;
+  *box = r;
+  return r;
+}
+
+static int run_race(lua_State *L, race *r) {
+  go_on(r);
+  if (r->over)
+    return connected(L, LUA_OK, (lua_KContext)r);
+  r->waiter.cancel = cancel_connect;
+  return ag_suspend(L, &r->waiter, (lua_KContext)r, connected);
 }
 
 /* uv.connect(addresses, port, name, stagger, nodelay, keepalive, local_host, local_port): a stream. [addresses] is a
 ** list of numeric ones in the order to be tried, [stagger] the seconds that an attempt has alone, [keepalive] seconds
 *or
 ** nil. Raises OSError. */
-static int uv_connect_to(lua_State *L) {
+static int connect_tcp(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   int port = ag_check_port(L, 2);
   const char *name = luaL_checkstring(L, 3);
@@ -189,46 +219,36 @@ static int uv_connect_to(lua_State *L) {
   const char *local = luaL_optstring(L, 7, NULL);
   int local_port = (int)luaL_optinteger(L, 8, 0);
   lua_settop(L, 8);
-  uv_loop_t *loop = ag_uv_loop(L, "connect");
-  int count = (int)lua_rawlen(L, 1);
-  ag_stream_box(L);
-  race **box = lua_newuserdatauv(L, sizeof *box, 0);
-  *box = NULL;
-  luaL_setmetatable(L, RACE);
-  lua_toclose(L, -1);
-  race *r = calloc(1, sizeof *r + (size_t)count * sizeof *r->targets);
-  if (r == NULL)
-    return luaL_error(L, "not enough memory");
-  r->on_close = on_timer_closed;
-  uv_timer_init(loop, &r->timer);
-  r->timer.data = r;
-  r->holders = 2; /* the timer, the userdata */
-  *box = r;
+  race *r = new_race(L, (int)lua_rawlen(L, 1));
   r->name = name;
   r->stagger = stagger > 0 ? (uint64_t)(stagger * 1000) : 0;
   r->nodelay = lua_toboolean(L, 5);
-  r->keepalive = keepalive > 0;
-  r->keepalive_seconds = (unsigned)keepalive;
+  r->keepalive = (unsigned)keepalive;
   if (local != NULL && !ag_address_parse(local, local_port, &r->local))
     return luaL_argerror(L, 7, lua_pushfstring(L, "numeric address expected, got '%s'", local));
-  for (; r->count < count; r->count++) {
+  for (int i = 0; i < r->count; i++) {
     struct sockaddr_storage address;
-    lua_rawgeti(L, 1, r->count + 1);
+    lua_rawgeti(L, 1, i + 1);
     if (lua_type(L, -1) != LUA_TSTRING || !ag_address_parse(lua_tostring(L, -1), port, &address))
       return luaL_argerror(L, 1, "list of numeric addresses expected");
-    memcpy(&r->targets[r->count].address, &address, sizeof r->targets[0].address);
+    memcpy(&r->targets[i].address, &address, sizeof r->targets[i].address);
     lua_pop(L, 1);
   }
-  go_on(r);
-  if (r->over)
-    return connected(L, LUA_OK, (lua_KContext)r);
-  r->waiter.cancel = cancel_connect;
-  return ag_suspend(L, &r->waiter, (lua_KContext)r, connected);
+  return run_race(L, r);
+}
+
+/* uv.connect_unix(path): a stream. Raises OSError. */
+static int connect_unix(lua_State *L) {
+  const char *path = ag_check_path(L, 1);
+  lua_settop(L, 1);
+  race *r = new_race(L, 1);
+  r->name = r->path = path;
+  return run_race(L, r);
 }
 
 void ag_open_connect(lua_State *L) {
   static const luaL_Reg meta[] = {{"__gc", race_gc}, {"__close", race_gc}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"connect", uv_connect_to}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"connect", connect_tcp}, {"connect_unix", connect_unix}, {NULL, NULL}};
   luaL_newmetatable(L, RACE);
   luaL_setfuncs(L, meta, 0);
   lua_pop(L, 1);

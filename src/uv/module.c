@@ -6,6 +6,7 @@ __attribute__((visibility("default"))) int luaopen_agather_uv(lua_State *L);
 
 int luaopen_agather_uv(lua_State *L) {
   lua_newtable(L);
+  ag_open_address(L);
   ag_open_buffer(L);
   ag_open_connect(L);
   ag_open_listener(L);

@@ -232,6 +232,13 @@ static int stream_set_limits(lua_State *L) {
   return 0;
 }
 
+/* uv.stream_name(stream): what errors call it, also when it is closed; or nil. */
+static int stream_name(lua_State *L) {
+  ag_stream *s = *(ag_stream **)luaL_checkudata(L, 1, AG_STREAM);
+  lua_pushstring(L, s != NULL ? s->name : NULL);
+  return 1;
+}
+
 void ag_open_stream(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"read", stream_read},   {"read_exactly", stream_read_exactly}, {"read_until", stream_read_until},
@@ -247,4 +254,6 @@ void ag_open_stream(lua_State *L) {
   lua_setfield(L, -4, "stream_methods"); /* lua/agather/stream.lua adds those that are in Lua */
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
+  lua_pushcfunction(L, stream_name);
+  lua_setfield(L, -2, "stream_name");
 }

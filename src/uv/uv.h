@@ -23,6 +23,7 @@ ag_shared *ag_uv_shared(uv_loop_t *loop);
 int ag_uv_error(lua_State *L, int status, const char *operation, const char *address);
 
 /* Each adds its functions to the module table on top of the stack. */
+void ag_open_address(lua_State *L);
 void ag_open_buffer(lua_State *L);
 void ag_open_connect(lua_State *L);
 void ag_open_listener(lua_State *L);
