@@ -350,4 +350,53 @@ function net.serve_unix(path, handler, opts)
   serve(new_unix_server(path, handler, opts, "serve_unix"), opts.on_listen)
 end
 
+-- ---- datagrams ----
+
+local udp_options = set "local_address remote_address family reuseport broadcast receive_buffer"
+
+-- An address option: nil, or { host, port }; a name is looked up.
+local function udp_address(options, option, family)
+  local value = options[option]
+  if value == nil then return nil end
+  if type(value) ~= "table" or type(value[1]) ~= "string" then
+    check.fail(1, "udp", ("option '%s' must be { host, port }, got %s"):format(option, check.type_name(value)))
+  end
+  local port = value[2]
+  if math.type(port) ~= "integer" or port < 0 or port > 65535 then
+    check.fail(1, "udp", ("option '%s' must have a port from 0 to 65535, got %s"):format(option, tostring(port)))
+  end
+  check_host(value[1], "udp")
+  return uv.family(value[1]) and value[1] or uv.lookup(value[1], family)[1], port
+end
+
+---@class agather.UDPOptions
+---@field local_address? table { host, port } to receive at; port 0: any free one
+---@field remote_address? table { host, port }: only with this peer
+---@field family? "ipv4"|"ipv6" where no address tells (ipv4)
+---@field reuseport? boolean
+---@field broadcast? boolean
+---@field receive_buffer? integer bytes that the system keeps for recv; more is dropped and counted
+
+--- A socket for datagrams: send(data [, host, port]), recv() -> data, host, port, dropped(), local_address(),
+--- peer_address(), close(). Raises OSError.
+---@async
+---@param opts? agather.UDPOptions
+---@return userdata socket
+function net.udp(opts)
+  opts = check.options(opts, udp_options, 1, "udp")
+  if opts.family ~= nil and opts.family ~= "ipv4" and opts.family ~= "ipv6" then
+    check.fail(1, "udp", "option 'family' must be \"ipv4\" or \"ipv6\", got " .. tostring(opts.family))
+  end
+  if opts.receive_buffer ~= nil then check.count(opts.receive_buffer, 1, "udp", "receive_buffer") end
+  local reuseport, broadcast = flag(opts, "reuseport", false, 1, "udp"), flag(opts, "broadcast", false, 1, "udp")
+  local remote, remote_port = udp_address(opts, "remote_address", opts.family)
+  local here, port = udp_address(opts, "local_address", opts.family or remote and uv.family(remote))
+  local family = opts.family or uv.family(remote or here or "127.0.0.1")
+  for _, host in ipairs { remote or here, here } do
+    if uv.family(host) ~= family then check.fail(1, "udp", ("address %s is not of the family %s"):format(host, family)) end
+  end
+  return uv.udp(family == "ipv6", here, port, remote, remote_port, reuseport, broadcast,
+    opts.receive_buffer and math.min(opts.receive_buffer, 0x7fffffff))
+end
+
 return net

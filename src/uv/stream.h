@@ -7,6 +7,7 @@
 
 #include "uv/reader.h"
 #include "uv/uv.h"
+#include "uv/waitlist.h"
 
 #define AG_STREAM "agather.Stream"
 
@@ -20,11 +21,11 @@ typedef struct ag_stream {
   } handle;
   ag_reader in;
   ag_wait reader;
-  struct ag_writer *writers; /* who waits for what was written to go */
-  char *name;                /* for errors, such as "127.0.0.1:80"; may be NULL */
-  unsigned high, low;        /* marks of bytes on their way: over high a writer waits until low */
-  int write_status;          /* what ended writing */
-  struct ag_linger *linger;  /* closed by the script, and sending the rest */
+  ag_waitlist writers;      /* who waits for what was written to go */
+  char *name;               /* for errors, such as "127.0.0.1:80"; may be NULL */
+  unsigned high, low;       /* marks of bytes on their way: over high a writer waits until low */
+  int write_status;         /* what ended writing */
+  struct ag_linger *linger; /* closed by the script, and sending the rest */
   bool reading, shut;
   bool closed; /* for the script; the handle may still be open */
   bool owned;  /* a userdata refers to it */

@@ -7,8 +7,6 @@
 
 #include "uv/stream.h"
 
-#define WRITER "agather.Writer"
-
 /* Strings of one call that go to the system in one piece; more are joined first. */
 enum { PIECES = 16, LINGER_MILLISECONDS = 30000 };
 
@@ -18,49 +16,9 @@ typedef struct write_request {
   char data[];
 } write_request;
 
-/* A task that waits; a userdata on its stack. */
-typedef struct ag_writer {
-  ag_wait wait;
-  ag_stream *s; /* NULL when it is on no list */
-  struct ag_writer *next;
-  size_t until; /* bytes on their way that are few enough */
-} writer;
-
 /* ---- who waits ---- */
 
-static void unlink_writer(writer *w) {
-  if (w->s == NULL)
-    return;
-  writer **place = &w->s->writers;
-  while (*place != w)
-    place = &(*place)->next;
-  *place = w->next;
-  w->s = NULL;
-}
-
-static void cancel_writer(ag_wait *wait) { unlink_writer((writer *)wait); }
-
-static int writer_gc(lua_State *L) {
-  unlink_writer(lua_touserdata(L, 1));
-  return 0;
-}
-
-/* Wakes, in their order, those for whom [on_its_way] is few enough. */
-static void wake_writers(ag_stream *s, size_t on_its_way) {
-  writer **place = &s->writers;
-  while (*place != NULL) {
-    writer *w = *place;
-    if (on_its_way > w->until) {
-      place = &w->next;
-      continue;
-    }
-    *place = w->next;
-    w->s = NULL;
-    ag_wake(&w->wait);
-  }
-}
-
-void ag_stream_wake_writers(ag_stream *s) { wake_writers(s, 0); }
+void ag_stream_wake_writers(ag_stream *s) { ag_waitlist_wake(&s->writers, 0); }
 
 static int written(lua_State *L, int unused, lua_KContext context) {
   (void)unused, (void)context;
@@ -71,19 +29,10 @@ static int written(lua_State *L, int unused, lua_KContext context) {
   return 1;
 }
 
+/* Waits until no more than [until] bytes are on their way. */
 static int wait_written(lua_State *L, ag_stream *s, size_t until) {
   lua_settop(L, 1);
-  writer *w = lua_newuserdatauv(L, sizeof *w, 0);
-  memset(w, 0, sizeof *w);
-  luaL_setmetatable(L, WRITER);
-  writer **last = &s->writers;
-  while (*last != NULL)
-    last = &(*last)->next;
-  *last = w;
-  w->s = s;
-  w->until = until;
-  w->wait.cancel = cancel_writer;
-  return ag_suspend(L, &w->wait, 0, written);
+  return ag_waitlist_suspend(L, &s->writers, until, 0, written);
 }
 
 /* ---- writing ---- */
@@ -95,7 +44,7 @@ static void on_write(uv_write_t *request, int status) {
   if (status != 0 && s->write_status == 0)
     s->write_status = status;
   size_t left = uv_stream_get_write_queue_size(&s->handle.stream);
-  wake_writers(s, status != 0 ? 0 : left);
+  ag_waitlist_wake(&s->writers, status != 0 ? 0 : left);
   if (s->linger != NULL && (status != 0 || left == 0))
     ag_stream_drop(s);
 }
@@ -322,9 +271,5 @@ void ag_stream_write_methods(lua_State *L) {
                                      {"close", ag_stream_close},
                                      {"abort", stream_abort},
                                      {NULL, NULL}};
-  static const luaL_Reg meta[] = {{"__gc", writer_gc}, {NULL, NULL}};
-  luaL_newmetatable(L, WRITER);
-  luaL_setfuncs(L, meta, 0);
-  lua_pop(L, 1);
   luaL_setfuncs(L, methods, 0);
 }
