@@ -38,6 +38,7 @@ end
 
 function Channel:read(n)
   while self.size == 0 do
+    if self.reset then failure("read", "ECONNRESET", 104, "connection reset by peer") end
     if self.broken then failure("read", "EBADF", 9, "the stream is closed") end
     if self.ended then return nil end
     wait(self, "reader")
@@ -118,6 +119,7 @@ function End:close()
 end
 
 function End:abort()
+  self.outgoing.reset = true
   self.outgoing:tear()
   self:close()
 end
