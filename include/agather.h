@@ -128,6 +128,9 @@ AG_API AG_NORETURN int ag_os_error(lua_State *L, const char *code, int number, c
                                    const char *address);
 /* Raises an object of the error class [name] (one of the module's) with a formatted message. [-0, +0, e] */
 AG_API AG_NORETURN int ag_error(lua_State *L, const char *name, const char *message);
+/* Replaces the message on top by an object of the error class [name], to be given fields and raised with lua_error.
+** [-1, +1, m] */
+AG_API void ag_error_new(lua_State *L, const char *name);
 
 #ifdef __cplusplus
 }

@@ -45,6 +45,8 @@ int ag_error(lua_State *L, const char *name, const char *message) {
   ag_error_raise(L, ag_state_open(L), name, "%s", message);
 }
 
+void ag_error_new(lua_State *L, const char *name) { ag_error_push(L, ag_state_open(L), name); }
+
 int ag_os_error(lua_State *L, const char *code, int number, const char *text, const char *operation,
                 const char *address) {
   lua_pushfstring(L, "%s%s%s: %s (%s)", operation, address ? " " : "", address ? address : "", text, code);

@@ -5,7 +5,21 @@
 __attribute__((visibility("default"))) int luaopen_agather_uv(lua_State *L);
 
 int luaopen_agather_uv(lua_State *L) {
+  static const char key = 0; /* opened again, where a host empties package.loaded, it is the same table */
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TTABLE)
+    return 1;
+  lua_pop(L, 1);
   lua_newtable(L);
-  ag_open_tcp(L);
+  ag_open_address(L);
+  ag_open_buffer(L);
+  ag_open_connect(L);
+  ag_open_listener(L);
+  ag_open_lookup(L);
+  ag_open_signal(L);
+  ag_open_stream(L);
+  ag_open_udp(L);
+  ag_open_waitlist(L);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
   return 1;
 }

@@ -1,8 +1,10 @@
 /* The poller on libuv. The loop owns the outer iteration, so libuv's phase order does not matter: one uv_run is one
 ** look at the system, and all it calls only marks tasks as ready. */
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 
+#include "uv/signal.h"
 #include "uv/uv.h"
 
 typedef struct reactor {
@@ -10,7 +12,11 @@ typedef struct reactor {
   uv_loop_t loop;
   uv_async_t wake;
   uv_timer_t timer;
+  ag_shared shared;
 } reactor;
+
+/* How long a loop that closes goes on sending what was written to streams that are closed. */
+enum { LINGER_SECONDS = 2 };
 
 static void on_wake(uv_async_t *handle) { (void)handle; }
 static void on_timer(uv_timer_t *handle) { (void)handle; }
@@ -42,17 +48,39 @@ static void close_handle(uv_handle_t *handle, void *unused) {
   (void)unused;
   if (uv_is_closing(handle))
     return;
+  if (handle->type == UV_SIGNAL) { /* must give the signal back */
+    ag_signal_shut(handle);
+    return;
+  }
   /* Handles of ours know how to close themselves: their data is a close function's argument. */
   uv_close(handle, handle->data != NULL ? *(uv_close_cb *)handle->data : NULL);
 }
 
 static void reactor_close(ag_poller *poller) {
   reactor *r = (reactor *)poller;
+  uint64_t end = uv_hrtime() + LINGER_SECONDS * UINT64_C(1000000000);
+  while (r->shared.lingering > 0 && uv_hrtime() < end)
+    reactor_wait(poller, 0.1);
   uv_walk(&r->loop, close_handle, NULL);
   while (uv_run(&r->loop, UV_RUN_DEFAULT) != 0) {
   }
   uv_loop_close(&r->loop);
+  ag_blocks_clear(&r->shared.blocks);
   free(r);
+}
+
+ag_shared *ag_uv_shared(uv_loop_t *loop) {
+  return &((reactor *)(void *)((char *)loop - offsetof(reactor, loop)))->shared;
+}
+
+/* Writing to a socket whose other side is gone is an error, not the end of the process. A handler of the host's stays.
+ */
+static void ignore_sigpipe(void) {
+  struct sigaction action;
+  if (sigaction(SIGPIPE, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO) && action.sa_handler == SIG_DFL) {
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, NULL);
+  }
 }
 
 uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
@@ -76,6 +104,7 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   }
   uv_timer_init(&r->loop, &r->timer);
   uv_unref((uv_handle_t *)&r->wake);
+  ignore_sigpipe();
   r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_fd, reactor_close};
   ag_loop_set_poller(loop, &r->base);
   return &r->loop;

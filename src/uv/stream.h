@@ -1,47 +1,61 @@
-/* Streams: bytes that come and go over a libuv handle. Knows the reactor and agather.h; what opens them is in tcp.c.
+/* Streams: bytes that come and go over a libuv handle, which is a TCP socket, a Unix socket or a pipe. Knows the
+** reactor and agather.h; what opens them is elsewhere (connect.c, listener.c).
 ** The memory of a handle outlives its userdata: libuv gives it back in the close callback.
-** One task may read and one may write at a time. */
+** One task may read at a time. Any number may write: what one call writes stays together. */
 #ifndef AG_UV_STREAM_H
 #define AG_UV_STREAM_H
 
+#include "uv/reader.h"
 #include "uv/uv.h"
+#include "uv/waitlist.h"
 
-#define STREAM "agather.Stream"
-#define LISTENER "agather.Listener"
+#define AG_STREAM "agather.Stream"
 
-typedef struct stream {
+typedef struct ag_stream {
   uv_close_cb on_close; /* first: the reactor closes what is left through it */
-  uv_tcp_t tcp;
-  char *data;
-  size_t start, end, size; /* bytes read and not consumed: data[start, end) */
-  int status;              /* what ended reading: UV_EOF or an error; 0 while open */
-  int write_status;
-  size_t writing; /* bytes given to libuv and not written */
-  int backlog;    /* listener: connections to be accepted */
-  bool reading, closed, owned;
-  ag_wait reader, writer;
-  uv_connect_t connect;
-  uv_getaddrinfo_t lookup;
-  struct addrinfo *addresses, *next;
-  int connect_status; /* 1: under way */
-  int port;
-  bool looking;
-  char address[80];
-} stream;
+  union {
+    uv_handle_t any;
+    uv_stream_t stream;
+    uv_tcp_t tcp;
+    uv_pipe_t pipe; /* also what a process reads or writes */
+  } handle;
+  ag_reader in;
+  ag_wait reader;
+  ag_waitlist writers;      /* who waits for what was written to go */
+  char *name;               /* for errors, such as "127.0.0.1:80"; may be NULL */
+  unsigned high, low;       /* marks of bytes on their way: over high a writer waits until low */
+  int write_status;         /* what ended writing */
+  struct ag_linger *linger; /* closed by the script, and sending the rest */
+  bool reading, shut;
+  bool closed; /* for the script; the handle may still be open */
+  bool owned;  /* a userdata refers to it */
+} ag_stream;
 
-/* Makes a stream with the metatable [type] and pushes its userdata; [what] names the operation in errors. */
-stream *ag_stream_new(lua_State *L, const char *type, const char *what);
+/* A stream without a userdata whose handle is an unconnected UV_TCP or UV_NAMED_PIPE. A libuv status; without memory
+** UV_ENOMEM. */
+int ag_stream_create(uv_loop_t *loop, uv_handle_type type, ag_stream **stream);
+/* Pushes a userdata that can hold a stream and holds none yet. [-0, +1, m] */
+ag_stream **ag_stream_box(lua_State *L);
+/* Lets the userdata own the stream. */
+void ag_stream_own(ag_stream **box, ag_stream *s);
+/* The two in one; [operation] is for the error. Raises. [-0, +1, e] */
+ag_stream *ag_stream_new(lua_State *L, uv_handle_type type, const char *operation);
+/* Names it in errors; a copy is kept. Without memory it has no name. */
+void ag_stream_name(ag_stream *s, const char *name);
+
 /* The stream at index 1; raises an argument error. */
-stream *ag_stream_check(lua_State *L, const char *type);
+ag_stream *ag_stream_check(lua_State *L);
 /* The same; raises an OSError when it is closed. */
-stream *ag_stream_check_open(lua_State *L, const char *type, const char *operation);
-/* Closes the handle and wakes who waits; again is harmless. */
-void ag_stream_shut(stream *s);
-/* Frees the memory once the handle is closed, no look-up runs and no userdata refers to it. */
-void ag_stream_free_if_unused(stream *s);
-/* __gc of the userdata of streams and listeners. */
-int ag_stream_gc(lua_State *L);
-/* Makes the metatable STREAM with the methods that read, write and close, and leaves its methods on the stack. */
-void ag_stream_open(lua_State *L);
+ag_stream *ag_stream_check_open(lua_State *L, const char *operation);
+/* Closes the handle now, drops what was not written, and wakes who waits; again is harmless. */
+void ag_stream_drop(ag_stream *s);
+
+/* Its parts: each adds methods to the table on top. */
+void ag_stream_write_methods(lua_State *L);
+void ag_address_methods(lua_State *L);
+/* What the parts need of each other. */
+void ag_stream_wake_writers(ag_stream *s);
+void ag_stream_end_linger(ag_stream *s);
+int ag_stream_close(lua_State *L);
 
 #endif

@@ -7,13 +7,31 @@
 
 #include "agather.h"
 #include "noreturn.h"
+#include "uv/blocks.h"
 
 /* The libuv loop of the running loop; makes it the poller at the first call. Raises outside a loop. */
 uv_loop_t *ag_uv_loop(lua_State *L, const char *what);
+/* What the streams of one loop share. */
+typedef struct ag_shared {
+  ag_blocks blocks;
+  unsigned lingering;  /* streams that the script has closed and that send the rest */
+  char scratch[65536]; /* what is read goes through here; used within one callback */
+} ag_shared;
+
+/* That of [loop], which came from ag_uv_loop. */
+ag_shared *ag_uv_shared(uv_loop_t *loop);
 /* Raises an OSError for a libuv status. */
 AG_NORETURN int ag_uv_error(lua_State *L, int status, const char *operation, const char *address);
 
 /* Each adds its functions to the module table on top of the stack. */
-void ag_open_tcp(lua_State *L);
+void ag_open_address(lua_State *L);
+void ag_open_buffer(lua_State *L);
+void ag_open_connect(lua_State *L);
+void ag_open_listener(lua_State *L);
+void ag_open_lookup(lua_State *L);
+void ag_open_signal(lua_State *L);
+void ag_open_stream(lua_State *L);
+void ag_open_udp(lua_State *L);
+void ag_open_waitlist(lua_State *L);
 
 #endif

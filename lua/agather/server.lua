@@ -1,0 +1,166 @@
+-- Servers: a task per connection, a bound on their number, errors that end one connection and not the server, and an
+-- end that lets handlers finish.
+local agather = require "agather"
+local check = require "agather.check"
+local uv = require "agather.uv"
+
+---@class agather.Server
+---@field private listener userdata
+local Server = { __name = "agather.Server" }
+Server.__index = Server
+
+-- Errors of accept after which another accept may work: the machine or the process has run out of something.
+local exhaustion = { EMFILE = true, ENFILE = true, ENOBUFS = true, ENOMEM = true }
+
+-- So many connections are accepted before others have their turn.
+local ACCEPTED_AT_ONCE = 64
+
+local SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 1
+
+local function report(self, message, err, task, peer)
+  if self.on_error then
+    self.on_error(err, peer)
+  else
+    agather.get_running_loop():call_exception_handler { message = message, exception = err, task = task, peer = peer }
+  end
+end
+
+-- Wakes serve_forever where it waits for a connection to end.
+local function wake(self)
+  local waiter = self.waiter
+  self.waiter = nil
+  if waiter and not waiter:done() then waiter:set_result() end
+end
+
+local function wait_for_an_end(self)
+  self.waiter = agather.future()
+  self.waiter:await()
+end
+
+local function ended(self, task)
+  local stream = self.tasks[task]
+  self.tasks[task] = nil
+  self.count = self.count - 1
+  stream:close() -- a task that was cancelled before its first step has not
+  wake(self)
+  local err = not task:cancelled() and task:exception()
+  if err then
+    local peer = uv.stream_name(stream)
+    report(self, ("the handler of the connection from %s failed"):format(peer), err, task, peer)
+  end
+end
+
+local function serve_one(handler, prepare, stream)
+  local _ <close> = stream
+  if prepare then
+    local prepared <close> = prepare(stream)
+    handler(prepared)
+  else
+    handler(stream)
+  end
+end
+
+local function start(self, stream)
+  local task = agather.spawn(serve_one, self.handler, self.prepare, stream)
+  self.tasks[task] = stream
+  self.count = self.count + 1
+  task:add_done_callback(self.on_done)
+end
+
+--- Accepts connections until the server is closed, and returns when their handlers have ended. Where the calling task
+--- is cancelled, the server ends at once: shutdown(0).
+---@async
+function Server:serve_forever()
+  if self.serving then error(agather.RuntimeError("serve_forever: the server serves already"), 0) end
+  self.serving = true
+  local _ <close> = self
+  local pause, at_once = nil, 0
+  while not self.closed do
+    if self.count >= self.max_connections then
+      wait_for_an_end(self)
+    else
+      local ok, stream = agather.pcall(self.listener.accept, self.listener)
+      if ok then
+        pause, at_once = nil, at_once + 1
+        start(self, stream)
+        if at_once % ACCEPTED_AT_ONCE == 0 then agather.sleep(0) end
+      elseif not self.closed then
+        if not exhaustion[agather.is_error(stream, agather.OSError) and stream.code] then error(stream, 0) end
+        if not pause then report(self, "accept failed; the server goes on when it can", stream) end
+        pause = math.min(LONGEST_PAUSE, (pause or SHORTEST_PAUSE / 2) * 2)
+        agather.sleep(pause)
+      end
+    end
+  end
+  while self.count > 0 do wait_for_an_end(self) end
+end
+
+--- Accepts no more. Handlers go on. Twice is harmless.
+function Server:close()
+  if self.closed then return end
+  self.closed = true
+  self.listener:close()
+  wake(self)
+end
+
+-- The tasks of handlers, but for the one that calls.
+local function others(self)
+  local list, me = {}, agather.current_task()
+  for task in pairs(self.tasks) do
+    if task ~= me then list[#list + 1] = task end
+  end
+  return list
+end
+
+--- Accepts no more, lets handlers end, cancels those that have not ended after [grace] seconds and waits for them.
+---@async
+---@param grace? number no limit unless given
+---@return integer cancelled how many handlers were
+function Server:shutdown(grace)
+  check.seconds(grace, 1, "shutdown", true)
+  self:close()
+  local tasks = others(self)
+  if #tasks > 0 and grace ~= 0 then
+    local _, pending = agather.wait(tasks, { timeout = grace })
+    tasks = pending
+  end
+  for _, task in ipairs(tasks) do task:cancel() end
+  if #tasks > 0 then agather.wait(tasks) end
+  return #tasks
+end
+
+--- Where it listens: host and port, or the path of a Unix socket.
+function Server:local_address() return self.listener:local_address() end
+
+--- How many connections have handlers now.
+---@return integer
+function Server:connections() return self.count end
+
+function Server:__close() self:shutdown(0) end
+
+function Server:__tostring()
+  return ("agather.Server (%s, %d connections)"):format(tostring(self.listener), self.count)
+end
+
+local server = {}
+
+--- A server over a listener. prepare(stream), if given, makes of a connection the stream that the handler gets.
+---@param options { max_connections?: integer, on_error?: fun(err: any, peer?: string), prepare?: function }
+---@return agather.Server
+function server.new(listener, handler, options)
+  local self = setmetatable({
+    listener = listener,
+    handler = handler,
+    prepare = options.prepare,
+    on_error = options.on_error,
+    max_connections = options.max_connections or math.huge,
+    tasks = {}, -- of handlers: task -> stream
+    count = 0,
+    closed = false,
+    serving = false,
+  }, Server)
+  self.on_done = function(task) ended(self, task) end
+  return self
+end
+
+return server

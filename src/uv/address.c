@@ -1,0 +1,112 @@
+/* Addresses of sockets, and the two methods that tell them. */
+#include "uv/address.h"
+
+#include <string.h>
+#include <sys/un.h>
+
+#include "uv/stream.h"
+
+static int split(const struct sockaddr *address, char *host, size_t size) {
+  if (address->sa_family == AF_INET6) {
+    uv_ip6_name((const struct sockaddr_in6 *)address, host, size);
+    return ntohs(((const struct sockaddr_in6 *)address)->sin6_port);
+  }
+  uv_ip4_name((const struct sockaddr_in *)address, host, size);
+  return ntohs(((const struct sockaddr_in *)address)->sin_port);
+}
+
+void ag_address_text(const struct sockaddr *address, char *text, size_t size) {
+  char host[64] = "";
+  int port = split(address, host, sizeof host);
+  snprintf(text, size, address->sa_family == AF_INET6 ? "[%s]:%d" : "%s:%d", host, port);
+}
+
+int ag_push_address(lua_State *L, const struct sockaddr *address) {
+  char host[64] = "";
+  int port = split(address, host, sizeof host);
+  lua_pushstring(L, host);
+  lua_pushinteger(L, port);
+  return 2;
+}
+
+bool ag_address_parse(const char *host, int port, struct sockaddr_storage *address) {
+  memset(address, 0, sizeof *address);
+  return uv_ip4_addr(host, port, (struct sockaddr_in *)address) == 0 ||
+         uv_ip6_addr(host, port, (struct sockaddr_in6 *)address) == 0;
+}
+
+const char *ag_check_host(lua_State *L, int arg) {
+  size_t n;
+  const char *host = luaL_checklstring(L, arg, &n);
+  luaL_argcheck(L, strlen(host) == n, arg, "host name contains a zero byte");
+  luaL_argcheck(L, n > 0 && n <= 253, arg, "host name must have 1 to 253 bytes");
+  return host;
+}
+
+int ag_check_port(lua_State *L, int arg) {
+  lua_Integer port = luaL_checkinteger(L, arg);
+  luaL_argcheck(L, port >= 0 && port <= 65535, arg, "port must be from 0 to 65535");
+  return (int)port;
+}
+
+const char *ag_check_path(lua_State *L, int arg) {
+  size_t n;
+  const char *path = luaL_checklstring(L, arg, &n);
+  luaL_argcheck(L, n > 0, arg, "path must not be empty");
+  luaL_argcheck(L, strlen(path) == n, arg, "path contains a zero byte");
+  luaL_argcheck(L, n < sizeof((struct sockaddr_un *)0)->sun_path, arg,
+                "path of a socket must have less than 108 bytes");
+  return path;
+}
+
+/* uv.family(host): "ipv4", "ipv6", or nil where it is not a numeric address. */
+static int uv_family(lua_State *L) {
+  struct sockaddr_storage address;
+  if (ag_address_parse(luaL_checkstring(L, 1), 0, &address))
+    lua_pushstring(L, address.ss_family == AF_INET6 ? "ipv6" : "ipv4");
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+void ag_open_address(lua_State *L) {
+  lua_pushcfunction(L, uv_family);
+  lua_setfield(L, -2, "family");
+}
+
+int ag_push_handle_address(lua_State *L, uv_handle_t *handle, bool peer, const char *name) {
+  const char *operation = peer ? "peer_address" : "local_address";
+  if (handle->type == UV_TCP) {
+    struct sockaddr_storage storage;
+    int size = sizeof storage;
+    int status = peer ? uv_tcp_getpeername((uv_tcp_t *)handle, (struct sockaddr *)&storage, &size)
+                      : uv_tcp_getsockname((uv_tcp_t *)handle, (struct sockaddr *)&storage, &size);
+    if (status != 0)
+      return ag_uv_error(L, status, operation, name);
+    return ag_push_address(L, (struct sockaddr *)&storage);
+  }
+  char path[256];
+  size_t size = sizeof path;
+  int status = peer ? uv_pipe_getpeername((uv_pipe_t *)handle, path, &size)
+                    : uv_pipe_getsockname((uv_pipe_t *)handle, path, &size);
+  if (status != 0)
+    return ag_uv_error(L, status, operation, name);
+  lua_pushlstring(L, path, size);
+  return 1;
+}
+
+/* stream:peer_address(), stream:local_address(): host and port; of a Unix socket its path, which may be empty. */
+static int peer_address(lua_State *L) {
+  ag_stream *s = ag_stream_check_open(L, "peer_address");
+  return ag_push_handle_address(L, &s->handle.any, true, s->name);
+}
+
+static int local_address(lua_State *L) {
+  ag_stream *s = ag_stream_check_open(L, "local_address");
+  return ag_push_handle_address(L, &s->handle.any, false, s->name);
+}
+
+void ag_address_methods(lua_State *L) {
+  static const luaL_Reg methods[] = {{"peer_address", peer_address}, {"local_address", local_address}, {NULL, NULL}};
+  luaL_setfuncs(L, methods, 0);
+}
