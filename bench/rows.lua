@@ -28,6 +28,24 @@ local function server(name, title)
   }
 end
 
+local function memory(name, title, bound)
+  return {
+    name = name, title = title, kind = "tasks", work = name, count = 100000, quick = 30000,
+    metrics = { { key = "bytes_per_task", unit = "bytes", bound = bound } },
+  }
+end
+
+local function million(name, title, seconds, gigabytes)
+  return {
+    name = name, title = title, kind = "process", work = name, count = 1000000,
+    except = { bare = true }, -- bare coroutines do not sleep
+    metrics = {
+      { key = "wall_seconds", unit = "s", bound = seconds and { limit = seconds } },
+      { key = "peak_bytes", unit = "GB", scale = 1e-9, bound = gigabytes and { limit = gigabytes } },
+    },
+  }
+end
+
 local rows = {
   tasks("spawn_1k", "spawn + gather, %s short tasks", "task", "spawn", 1000, 1000),
   tasks("spawn_10k", "spawn + gather, %s", "task", "spawn", 10000, 10000),
@@ -45,19 +63,10 @@ local rows = {
   tasks("queue", "queue of 100, put and get", "item", "queue", 300000, 30000),
   tasks("lock", "lock handed over among 100 tasks", "hand-over", "lock", 100000, 10000),
   tasks("chain_10k", "create and await, %s deep", "level", "chain", 10000, 10000),
-  {
-    name = "memory", title = "memory of a sleeping task, %s", kind = "tasks", work = "memory", count = 100000,
-    quick = 30000,
-    metrics = { { key = "bytes_per_task", unit = "bytes", bound = { factor = 1.15, of = "bare" } } },
-  },
-  {
-    name = "million", title = "a million tasks sleep 1 s, whole process", kind = "process", work = "million",
-    count = 1000000, except = { bare = true }, -- bare coroutines do not sleep
-    metrics = {
-      { key = "wall_seconds", unit = "s", bound = { limit = 3 } },
-      { key = "peak_bytes", unit = "GB", scale = 1e-9, bound = { limit = 1.4 } },
-    },
-  },
+  memory("memory", "memory of a sleeping task, %s", { factor = 1.15, of = "bare" }),
+  memory("memory_function", "of a task whose function sleeps, %s"),
+  million("million", "a million tasks sleep 1 s, whole process", 3, 1.4),
+  million("million_functions", "a million whose functions sleep 1 s"),
   {
     name = "startup", title = "loading it, over the plain program", kind = "startup", count = 40, quick = 10,
     metrics = { { key = "more_seconds", unit = "ms", scale = 1e3 } },

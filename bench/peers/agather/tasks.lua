@@ -115,17 +115,25 @@ function works.chain(count)
   timing.report(count, function() assert(chain(count) == count) end)
 end
 
-function works.memory(count)
+local function memory(count, job, ...)
   gathered(1000, yields_once)
   local tasks, before = {}, timing.resident()
-  for i = 1, count do tasks[i] = spawn(sleeps, i, 3600) end
+  for i = 1, count do tasks[i] = spawn(job, ...) end
   sleep(0)
   timing.report_memory(#tasks, before, timing.resident())
   os.exit(true, false)
 end
 
+-- Tasks that are nothing but a sleep, and tasks that run a function which sleeps.
+function works.memory(count) memory(count, sleep, 3600) end
+function works.memory_function(count) memory(count, sleeps, 1, 3600) end
+
 function works.million(count)
-  gathered(count, sleeps, 1)
+  local tasks = {}
+  for i = 1, count do tasks[i] = spawn(sleep, 1, i) end
+  assert(await(gather_list(tasks))[count] == count)
 end
+
+function works.million_functions(count) gathered(count, sleeps, 1) end
 
 agather.run(timing.main, works)

@@ -141,15 +141,28 @@ def resident():
 
 
 async def memory(count):
+    await memory_of(count, lambda i: asyncio.sleep(3600))
+
+
+async def memory_function(count):
+    await memory_of(count, lambda i: sleeps(i, 3600))
+
+
+async def memory_of(count, job):
     await asyncio.gather(*[yields_once(i) for i in range(1000)])
     before = resident()
-    tasks = [asyncio.create_task(sleeps(i, 3600)) for i in range(count)]
+    tasks = [asyncio.create_task(job(i)) for i in range(count)]
     await asyncio.sleep(0)
     print(f"bytes_per_task {(resident() - before) / len(tasks):.1f}", flush=True)
     os._exit(0)
 
 
 async def million(count):
+    results = await asyncio.gather(*[asyncio.sleep(1, i) for i in range(count)])
+    assert results[-1] == count - 1
+
+
+async def million_functions(count):
     results = await asyncio.gather(*[sleeps(i, 1) for i in range(count)])
     assert results[-1] == count - 1
 
@@ -157,6 +170,7 @@ async def million(count):
 WORKS = {
     "spawn": spawn, "yield": yield_, "sleep": sleep, "switch": switch, "alone": alone, "cancel": cancel,
     "queue": queue, "lock": lock, "chain": chain, "memory": memory, "million": million,
+    "memory_function": memory_function, "million_functions": million_functions,
 }
 
 if __name__ == "__main__":

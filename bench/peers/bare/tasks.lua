@@ -172,7 +172,8 @@ function works.chain(count)
   end)
 end
 
-function works.memory(count)
+-- A coroutine that waits in yield: for a sleep of its own there is nothing smaller than a function that yields.
+function works.memory_function(count)
   pass(created(1000, yields_once))
   local before = timing.resident()
   local threads = created(count, yields_once)
@@ -180,5 +181,7 @@ function works.memory(count)
   timing.report_memory(count, before, timing.resident())
   os.exit(#threads == count, false)
 end
+
+works.memory = works.memory_function
 
 timing.main(works)

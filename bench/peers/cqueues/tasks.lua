@@ -120,7 +120,7 @@ function works.chain(count)
   end)
 end
 
-function works.memory(count)
+function works.memory_function(count)
   gathered(1000, yields_once)
   local controller, started = cqueues.new(), 0
   local before = timing.resident()
@@ -134,7 +134,7 @@ function works.memory(count)
   os.exit(true, false)
 end
 
-function works.million(count)
+function works.million_functions(count)
   gathered(count, sleeps, 1)
 end
 

@@ -173,7 +173,7 @@ func resident() float64 {
 	panic("no VmRSS")
 }
 
-func memory(count int) {
+func memoryFunction(count int) {
 	gathered(1000, yieldsOnce)
 	before := resident()
 	for i := 0; i < count; i++ {
@@ -202,10 +202,10 @@ var works = map[string]func(int){
 			return 0
 		})
 	},
-	"cancel":  func(count int) { report(count, func() time.Duration { return cancelled(count) }) },
-	"queue":   func(count int) { report(count, func() time.Duration { return queue(count) }) },
-	"lock":    func(count int) { report(count, func() time.Duration { return lock(count) }) },
-	"chain":   func(count int) { report(count, func() time.Duration { return chain(count) }) },
-	"memory":  memory,
-	"million": func(count int) { gathered(count, sleeps(time.Second)) },
+	"cancel":            func(count int) { report(count, func() time.Duration { return cancelled(count) }) },
+	"queue":             func(count int) { report(count, func() time.Duration { return queue(count) }) },
+	"lock":              func(count int) { report(count, func() time.Duration { return lock(count) }) },
+	"chain":             func(count int) { report(count, func() time.Duration { return chain(count) }) },
+	"memory_function":   memoryFunction,
+	"million_functions": func(count int) { gathered(count, sleeps(time.Second)) },
 }

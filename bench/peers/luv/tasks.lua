@@ -101,7 +101,7 @@ function works.cancel(count)
   end)
 end
 
-function works.memory(count)
+function works.memory_function(count)
   gathered(1000, yields_once)
   local before = timing.resident()
   for i = 1, count do coroutine.wrap(sleeps)(i, 3600) end
@@ -109,7 +109,7 @@ function works.memory(count)
   os.exit(true, false)
 end
 
-function works.million(count)
+function works.million_functions(count)
   gathered(count, sleeps, 1)
 end
 

@@ -4,7 +4,7 @@
 const fs = require("fs");
 const { setTimeout: sleepWithSignal } = require("timers/promises");
 
-const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const sleep = (milliseconds, result) => new Promise((resolve) => setTimeout(resolve, milliseconds, result));
 
 async function short(i) {
   return i;
@@ -82,6 +82,16 @@ function resident() {
   global.gc();
   const status = fs.readFileSync("/proc/self/status", "utf8");
   return Number(/^VmRSS:\s*(\d+)/m.exec(status)[1]) * 1024;
+}
+
+async function memory(count, job) {
+  await gathered(1000, yieldsOnce);
+  const before = resident();
+  const promises = [];
+  for (let i = 0; i < count; i++) promises.push(job(i));
+  await null;
+  console.log(`bytes_per_task ${((resident() - before) / promises.length).toFixed(1)}`);
+  process.exit(0);
 }
 
 const works = {
@@ -166,17 +176,11 @@ const works = {
       if ((await level(count)) !== count) throw new Error("wrong depth");
     }),
 
-  async memory(count) {
-    await gathered(1000, yieldsOnce);
-    const before = resident();
-    const promises = [];
-    for (let i = 0; i < count; i++) promises.push(sleeps(i, 3600000));
-    await null;
-    console.log(`bytes_per_task ${((resident() - before) / promises.length).toFixed(1)}`);
-    process.exit(0);
-  },
+  memory: (count) => memory(count, () => sleep(3600000)),
+  memory_function: (count) => memory(count, (i) => sleeps(i, 3600000)),
 
-  million: (count) => gathered(count, sleeps, 1000),
+  million: (count) => gathered(count, (i) => sleep(1000, i)),
+  million_functions: (count) => gathered(count, sleeps, 1000),
 };
 
 const [work, count, runs] = process.argv.slice(2);
