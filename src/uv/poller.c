@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "uv/signal.h"
 #include "uv/uv.h"
 
 typedef struct reactor {
@@ -47,6 +48,10 @@ static void close_handle(uv_handle_t *handle, void *unused) {
   (void)unused;
   if (uv_is_closing(handle))
     return;
+  if (handle->type == UV_SIGNAL) { /* must give the signal back */
+    ag_signal_shut(handle);
+    return;
+  }
   /* Handles of ours know how to close themselves: their data is a close function's argument. */
   uv_close(handle, handle->data != NULL ? *(uv_close_cb *)handle->data : NULL);
 }

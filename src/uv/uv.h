@@ -28,6 +28,7 @@ void ag_open_buffer(lua_State *L);
 void ag_open_connect(lua_State *L);
 void ag_open_listener(lua_State *L);
 void ag_open_lookup(lua_State *L);
+void ag_open_signal(lua_State *L);
 void ag_open_stream(lua_State *L);
 
 #endif
