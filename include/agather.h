@@ -111,6 +111,8 @@ struct ag_wait {
   ag_loop *loop;
 };
 
+/* Raises what ag_suspend would raise here, before anything has begun: no task runs, or it cannot yield. [-0, +0, e] */
+AG_API void ag_suspend_check(lua_State *L);
 /* Suspends the calling task until ag_wake(wait); then [k] runs with [context] and gives the results of the calling
 ** C function. A cancelled task raises CancelledError instead. Raises where no task runs or it cannot yield.
 ** Use as `return ag_suspend(...)`. [-0, +0, e] */

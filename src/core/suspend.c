@@ -10,6 +10,8 @@ static int suspend_resumed(lua_State *L, int status, lua_KContext context) {
   return wait->k(L, LUA_YIELD, wait->context);
 }
 
+void ag_suspend_check(lua_State *L) { ag_task_check(L, ag_state_open(L), "wait"); }
+
 int ag_suspend(lua_State *L, ag_wait *wait, lua_KContext context, lua_KFunction k) {
   ag_task *task = ag_task_check(L, ag_state_open(L), "wait");
   wait->k = k;
