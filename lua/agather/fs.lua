@@ -122,6 +122,34 @@ function fs.remove(path, options)
   uv.fs_remove(path, options.recursive)
 end
 
+---@class agather.File
+---@field read fun(self, format?: string|integer): string? "l" (the default), "L", "a", or a number of bytes; nil at the end
+---@field read_exactly fun(self, count: integer): string or IncompleteReadError
+---@field read_until fun(self, separator: string): string up to and with it, or IncompleteReadError
+---@field lines fun(self, format?: string|integer): fun(): string?
+---@field write fun(self, ...: string|number): agather.File gathers what is written; the disk may be full only at flush
+---@field seek fun(self, whence?: "set"|"cur"|"end", offset?: integer): integer
+---@field flush fun(self): agather.File gives to the system what was gathered
+---@field sync fun(self): agather.File and waits until it is on the disk
+---@field close fun(self) flushes first; again is harmless; also <close>
+
+--- Opens a file. Modes as io.open's: "r" (the default), "w", "a", "r+", "w+", "a+", with or without "b". What a
+--- cancelled write was given is written all the same. One task at a time may use it. For files: of a pipe or terminal,
+--- reading does not wait for what is not there yet (EAGAIN).
+---@async
+---@param path string
+---@param mode? string
+---@param options? { mode?: integer|string } permission bits of a new file, less the umask
+---@return agather.File
+function fs.open(path, mode, options)
+  check_path(path, 1, "open")
+  if mode ~= nil and (type(mode) ~= "string" or not mode:find("^[rwa]%+?b*$")) then
+    check.fail(2, "open", "invalid mode")
+  end
+  options = check.options(options, { mode = true }, 3, "open")
+  return uv.fs_open(path, mode or "r", check_mode(options.mode, 3, "open") or 438)
+end
+
 --- All bytes of a file.
 ---@async
 ---@param path string

@@ -9,6 +9,7 @@ int luaopen_agather_uv(lua_State *L) {
   ag_open_address(L);
   ag_open_buffer(L);
   ag_open_connect(L);
+  ag_open_file(L);
   ag_open_fs(L);
   ag_open_fs_whole(L);
   ag_open_job(L);

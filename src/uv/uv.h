@@ -26,6 +26,7 @@ int ag_uv_error(lua_State *L, int status, const char *operation, const char *add
 void ag_open_address(lua_State *L);
 void ag_open_buffer(lua_State *L);
 void ag_open_connect(lua_State *L);
+void ag_open_file(lua_State *L);
 void ag_open_fs(lua_State *L);
 void ag_open_fs_whole(lua_State *L);
 void ag_open_job(lua_State *L);
