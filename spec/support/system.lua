@@ -55,4 +55,20 @@ function system.children()
   return list
 end
 
+--- The letter that tells the state of a process, such as "Z"; nil where there is none.
+---@return string?
+function system.state(pid)
+  local file <close> = io.open("/proc/" .. pid .. "/stat")
+  return file and file:read("a"):match("%) (%a)")
+end
+
+--- The signals that this process catches, as the kernel's mask.
+---@return string
+function system.caught()
+  for line in io.lines("/proc/self/status") do
+    local mask = line:match("^SigCgt:%s*(%x+)")
+    if mask then return mask end
+  end
+end
+
 return system

@@ -4,13 +4,7 @@ local system = require "spec.support.system"
 
 local function send(name) assert(os.execute(("kill -%s %d"):format(name:gsub("^SIG", ""), system.pid))) end
 
--- The signals that this process catches, as the kernel tells.
-local function caught()
-  for line in io.lines("/proc/self/status") do
-    local mask = line:match("^SigCgt:%s*(%x+)")
-    if mask then return mask end
-  end
-end
+local caught = system.caught
 
 describe("signal.wait", function()
   it("returns the name of the signal that came", function()

@@ -15,6 +15,7 @@ int luaopen_agather_uv(lua_State *L) {
   ag_open_job(L);
   ag_open_listener(L);
   ag_open_lookup(L);
+  ag_open_process(L);
   ag_open_signal(L);
   ag_open_stream(L);
   return 1;

@@ -32,6 +32,7 @@ void ag_open_fs_whole(lua_State *L);
 void ag_open_job(lua_State *L);
 void ag_open_listener(lua_State *L);
 void ag_open_lookup(lua_State *L);
+void ag_open_process(lua_State *L);
 void ag_open_signal(lua_State *L);
 void ag_open_stream(lua_State *L);
 
