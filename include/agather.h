@@ -101,18 +101,19 @@ AG_API ag_poller *ag_loop_poller(ag_loop *loop);
 /* Gives [loop] another poller, which it owns from now on; the old one is closed. Not from within its wait. */
 AG_API void ag_loop_set_poller(ag_loop *loop, ag_poller *poller);
 
-/* One wait of one task, embedded in what it waits for. Zero it before the first use. */
+/* One wait of one task, embedded in what it waits for. Zero it before the first use. Once the task was woken or
+** cancelled the next may wait by it, also before the first has run. */
 typedef struct ag_wait ag_wait;
 struct ag_wait {
   /* Called at most once when the task is cancelled while it waits: detach; the continuation will not run.
   ** Loop's thread, must not raise. */
   void (*cancel)(ag_wait *wait);
-  lua_KFunction k; /* the library's from here on */
-  lua_KContext context;
-  void *task;
+  void *task; /* the library's from here on */
   ag_loop *loop;
 };
 
+/* Raises what ag_suspend would raise here, before anything has begun: no task runs, or it cannot yield. [-0, +0, e] */
+AG_API void ag_suspend_check(lua_State *L);
 /* Suspends the calling task until ag_wake(wait); then [k] runs with [context] and gives the results of the calling
 ** C function. A cancelled task raises CancelledError instead. Raises where no task runs or it cannot yield.
 ** Use as `return ag_suspend(...)`. [-0, +0, e] */

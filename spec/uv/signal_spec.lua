@@ -1,17 +1,10 @@
 local agather = require "agather"
 local support = require "spec.support"
+local system = require "spec.support.system"
 
-local own_pid = math.tointeger(tonumber(io.open("/proc/self/stat"):read("n")))
+local function send(name) assert(os.execute(("kill -%s %d"):format(name:gsub("^SIG", ""), system.pid))) end
 
-local function send(name) assert(os.execute(("kill -%s %d"):format(name:gsub("^SIG", ""), own_pid))) end
-
--- The signals that this process catches, as the kernel tells.
-local function caught()
-  for line in io.lines("/proc/self/status") do
-    local mask = line:match("^SigCgt:%s*(%x+)")
-    if mask then return mask end
-  end
-end
+local caught = system.caught
 
 describe("signal.wait", function()
   it("returns the name of the signal that came", function()
@@ -43,7 +36,7 @@ describe("signal.wait", function()
   end)
 
   it("is no deadlock while nothing else is left", function()
-    os.execute(("(sleep 0.05; kill -USR1 %d) &"):format(own_pid))
+    os.execute(("(sleep 0.05; kill -USR1 %d) &"):format(system.pid))
     assert.equal("SIGUSR1", agather.run(agather.signal.wait, "SIGUSR1"))
   end)
 

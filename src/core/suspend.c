@@ -2,18 +2,23 @@
 #include "core/error.h"
 #include "core/task.h"
 
-static int suspend_resumed(lua_State *L, int status, lua_KContext context) {
-  ag_wait *wait = (ag_wait *)context;
-  ag_state *S = ag_state_open(L);
-  (void)status;
-  ag_task_resumed(L, S); /* raises when the task was cancelled: [wait] may be gone then */
-  return wait->k(L, LUA_YIELD, wait->context);
+/* On top are the continuation and its context: the wait may serve another task by now, or be gone. */
+static int suspend_resumed(lua_State *L, int status, lua_KContext unused) {
+  (void)status, (void)unused;
+  ag_task_resumed(L, ag_state_open(L)); /* raises when the task was cancelled */
+  lua_KFunction k = (lua_KFunction)lua_touserdata(L, -2);
+  lua_KContext context = (lua_KContext)lua_tointeger(L, -1);
+  lua_pop(L, 2);
+  return k(L, LUA_YIELD, context);
 }
+
+void ag_suspend_check(lua_State *L) { ag_task_check(L, ag_state_open(L), "wait"); }
 
 int ag_suspend(lua_State *L, ag_wait *wait, lua_KContext context, lua_KFunction k) {
   ag_task *task = ag_task_check(L, ag_state_open(L), "wait");
-  wait->k = k;
-  wait->context = context;
+  luaL_checkstack(L, 2, NULL);
+  lua_pushlightuserdata(L, (void *)k);
+  lua_pushinteger(L, (lua_Integer)context);
   task->operation = NULL;
   if (task->must_cancel) { /* cancelled itself before this wait */
     task->delivering = true;
@@ -26,7 +31,7 @@ int ag_suspend(lua_State *L, ag_wait *wait, lua_KContext context, lua_KFunction 
   }
   task->wait = AG_WAIT_OPERATION;
   task->parked = true;
-  return lua_yieldk(L, 0, (lua_KContext)wait, suspend_resumed);
+  return lua_yieldk(L, 0, 0, suspend_resumed);
 }
 
 void ag_wake(ag_wait *wait) {

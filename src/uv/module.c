@@ -13,8 +13,13 @@ int luaopen_agather_uv(lua_State *L) {
   ag_open_address(L);
   ag_open_buffer(L);
   ag_open_connect(L);
+  ag_open_file(L);
+  ag_open_fs(L);
+  ag_open_fs_whole(L);
+  ag_open_job(L);
   ag_open_listener(L);
   ag_open_lookup(L);
+  ag_open_process(L);
   ag_open_signal(L);
   ag_open_stream(L);
   ag_open_udp(L);

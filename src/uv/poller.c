@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "uv/process.h"
 #include "uv/signal.h"
 #include "uv/uv.h"
 
@@ -50,6 +51,10 @@ static void close_handle(uv_handle_t *handle, void *unused) {
     return;
   if (handle->type == UV_SIGNAL) { /* must give the signal back */
     ag_signal_shut(handle);
+    return;
+  }
+  if (handle->type == UV_PROCESS) { /* must be reaped */
+    ag_process_shut(handle);
     return;
   }
   /* Handles of ours know how to close themselves: their data is a close function's argument. */

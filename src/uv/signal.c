@@ -95,6 +95,8 @@ int ag_signal_begin(int number, int (*change)(void *data), void *data) {
       sigaction(number, &dispositions[number].libuv, NULL);
     }
   }
+  if (status != 0 && known)
+    sigaction(number, &before, NULL);
   pthread_mutex_unlock(&lock);
   return status;
 }

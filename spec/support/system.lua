@@ -1,0 +1,74 @@
+-- What specs ask the system: folders of their own, open descriptors, children.
+local system = {}
+
+local Folder = {}
+Folder.__index = Folder
+
+--- The path of what is called [name] in it.
+function Folder:at(name) return self.path .. "/" .. name end
+
+function Folder:__close() os.execute("rm -rf '" .. self.path .. "'") end
+
+--- A new empty folder with .path, removed with all that is in it when the value is closed.
+function system.folder()
+  local pipe = assert(io.popen("mktemp -d"))
+  local path = pipe:read("l")
+  pipe:close()
+  return setmetatable({ path = path }, Folder)
+end
+
+--- This process's id.
+do
+  local stat <close> = assert(io.open("/proc/self/stat"))
+  system.pid = math.tointeger(stat:read("n"))
+end
+
+local function output(command)
+  local pipe = assert(io.popen(command))
+  local text = pipe:read("a")
+  pipe:close()
+  return text
+end
+
+--- What the open descriptors of this process lead to, by their number.
+---@return table<string, string>
+function system.descriptors()
+  local found, own = {}, nil
+  for line in output(("readlink /proc/$$/fd/1; ls -l /proc/%d/fd"):format(system.pid)):gmatch("[^\n]+") do
+    local number, target = line:match("(%d+) %-> (.*)$")
+    own = own or line
+    if number and target ~= own then found[number] = target end
+  end
+  return found
+end
+
+--- The children of this process, zombies too: a list of "pid state (name)".
+---@return string[]
+function system.children()
+  local shell
+  local list = {}
+  for line in output("echo $$; cat /proc/[0-9]*/stat 2>/dev/null"):gmatch("[^\n]+") do
+    shell = shell or line
+    local pid, name, state, parent = line:match("^(%d+) (%b()) (%a) (%d+)")
+    if tonumber(parent) == system.pid and pid ~= shell then list[#list + 1] = pid .. " " .. state .. " " .. name end
+  end
+  return list
+end
+
+--- The letter that tells the state of a process, such as "Z"; nil where there is none.
+---@return string?
+function system.state(pid)
+  local file <close> = io.open("/proc/" .. pid .. "/stat")
+  return file and file:read("a"):match("%) (%a)")
+end
+
+--- The signals that this process catches, as the kernel's mask.
+---@return string
+function system.caught()
+  for line in io.lines("/proc/self/status") do
+    local mask = line:match("^SigCgt:%s*(%x+)")
+    if mask then return mask end
+  end
+end
+
+return system
