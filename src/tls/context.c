@@ -182,8 +182,7 @@ static int context_trust(lua_State *L) {
   X509_STORE *store = SSL_CTX_get_cert_store(context->ctx);
   int count = 0;
   for (X509 *certificate; (certificate = next_certificate(bio, &failure, what)) != NULL; count++) {
-    bool added = X509_STORE_add_cert(store, certificate) == 1 &&
-                 (!context->server || SSL_CTX_add_client_CA(context->ctx, certificate) == 1);
+    bool added = X509_STORE_add_cert(store, certificate) == 1 && SSL_CTX_add_client_CA(context->ctx, certificate) == 1;
     X509_free(certificate);
     if (!added) {
       tls_failure_take(&failure, what);
@@ -240,14 +239,18 @@ static int context_trust_system(lua_State *L) {
   return answer(L, &failure);
 }
 
-/* context:verify(mode): "required", "optional" (a server's, of clients), "none". */
+/* context:verify(on): whether clients verify servers. */
 static int context_verify(lua_State *L) {
+  tls_context_check(L, 1)->verify = lua_toboolean(L, 2);
+  return 0;
+}
+
+/* context:verify_client(mode): what servers want of clients: "none", "optional", "required". */
+static int context_verify_client(lua_State *L) {
   static const char *const names[] = {"none", "optional", "required", NULL};
   static const int modes[] = {SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT};
   tls_context *context = tls_context_check(L, 1);
-  int mode = luaL_checkoption(L, 2, NULL, names);
-  SSL_CTX_set_verify(context->ctx, modes[mode], NULL); /* each engine sets its own callback */
-  context->verify = mode != 0;
+  context->verify_client = modes[luaL_checkoption(L, 2, NULL, names)];
   return 0;
 }
 
@@ -312,9 +315,8 @@ static int context_alpn(lua_State *L) {
   free(context->alpn);
   context->alpn = copy;
   context->alpn_size = (unsigned)size;
-  if (context->server)
-    SSL_CTX_set_alpn_select_cb(context->ctx, select_protocol, context);
-  else if (SSL_CTX_set_alpn_protos(context->ctx, copy, context->alpn_size) != 0) /* 0 is success here */
+  SSL_CTX_set_alpn_select_cb(context->ctx, select_protocol, context);
+  if (SSL_CTX_set_alpn_protos(context->ctx, copy, context->alpn_size) != 0) /* 0 is success here */
     return luaL_error(L, "not enough memory");
   return 0;
 }
@@ -335,15 +337,14 @@ static int context_gc(lua_State *L) {
   return 0;
 }
 
-/* context(server): a context for servers or for clients, which trusts nobody and verifies nothing yet. */
+/* context(): a context that trusts nobody and verifies nothing yet. */
 static int new_context(lua_State *L) {
-  bool server = lua_toboolean(L, 1);
+  static const unsigned char id[] = "agather";
   tls_context *context = lua_newuserdatauv(L, sizeof *context, 0);
   memset(context, 0, sizeof *context);
-  context->server = server;
   luaL_setmetatable(L, CONTEXT);
   tls_clear_errors();
-  context->ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+  context->ctx = SSL_CTX_new(TLS_method());
   if (context->ctx == NULL) {
     tls_failure failure = {"", ""};
     tls_failure_take(&failure, "TLS cannot be used");
@@ -354,14 +355,10 @@ static int new_context(lua_State *L) {
   SSL_CTX_set_options(context->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
   SSL_CTX_set_mode(context->ctx,
                    SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-  if (server) {
-    static const unsigned char id[] = "agather";
-    SSL_CTX_set_session_id_context(context->ctx, id, sizeof id - 1);
-    SSL_CTX_set_session_cache_mode(context->ctx, SSL_SESS_CACHE_OFF); /* tickets need none */
-  } else {
-    SSL_CTX_set_session_cache_mode(context->ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
-    SSL_CTX_sess_set_new_cb(context->ctx, on_new_session);
-  }
+  SSL_CTX_set_session_id_context(context->ctx, id, sizeof id - 1);
+  /* Servers need no cache, for their tickets hold all; clients have the one of this file. */
+  SSL_CTX_set_session_cache_mode(context->ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+  SSL_CTX_sess_set_new_cb(context->ctx, on_new_session);
   return 1;
 }
 
@@ -371,6 +368,7 @@ void tls_open_context(lua_State *L) {
                                      {"trust_path", context_trust_path},
                                      {"trust_system", context_trust_system},
                                      {"verify", context_verify},
+                                     {"verify_client", context_verify_client},
                                      {"versions", context_versions},
                                      {"alpn", context_alpn},
                                      {NULL, NULL}};

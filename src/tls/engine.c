@@ -9,13 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RECORD = 16384, ENCRYPT_MAX = 65536 };
+enum { RECORD = 16384, ENCRYPT_MAX = 65536, IDLE_MAX = 4096 };
 
 typedef struct engine {
   SSL *ssl; /* NULL once it is freed */
   BIO *in;  /* from the peer; the SSL's */
   BIO *out; /* to the peer; the SSL's */
-  bool shut;
+  bool fed_end, shut;
   X509 *refused; /* the certificate that was not accepted, and why */
   long verify_error;
   char name[NAME_MAX_BYTES + 1]; /* of a client: whom it speaks to; empty where it does not say */
@@ -70,7 +70,7 @@ static bool set_name(engine *e, const char *name) {
   return SSL_set_tlsext_host_name(e->ssl, name) == 1 && SSL_set1_host(e->ssl, name) == 1;
 }
 
-static bool set_up(engine *e, tls_context *context, const char *name) {
+static bool set_up(engine *e, tls_context *context, bool server, const char *name) {
   e->ssl = SSL_new(context->ctx);
   if (e->ssl == NULL)
     return false;
@@ -83,9 +83,10 @@ static bool set_up(engine *e, tls_context *context, const char *name) {
   }
   SSL_set_bio(e->ssl, e->in, e->out);
   SSL_set_app_data(e->ssl, e);
-  if (context->verify)
-    SSL_set_verify(e->ssl, SSL_get_verify_mode(e->ssl), on_verify);
-  if (context->server) {
+  int mode = server ? context->verify_client : context->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
+  if (mode != SSL_VERIFY_NONE)
+    SSL_set_verify(e->ssl, mode, on_verify);
+  if (server) {
     SSL_set_accept_state(e->ssl);
     return true;
   }
@@ -102,11 +103,11 @@ static bool set_up(engine *e, tls_context *context, const char *name) {
   return true;
 }
 
-/* engine(context [, name]): [name] is the server's, a host name or an address. */
-static int new_engine(lua_State *L) {
+/* Shared by client(context [, name]), where [name] is the server's, a host name or an address, and server(context). */
+static int new_engine(lua_State *L, bool server) {
   tls_context *context = tls_context_check(L, 1);
   size_t size = 0;
-  const char *name = luaL_optlstring(L, 2, NULL, &size);
+  const char *name = server ? NULL : luaL_optlstring(L, 2, NULL, &size);
   luaL_argcheck(L, name == NULL || (size > 0 && size <= NAME_MAX_BYTES), 2, "a name must have 1 to 253 bytes");
   luaL_argcheck(L, name == NULL || strlen(name) == size, 2, "a name must not contain a zero byte");
   engine *e = lua_newuserdatauv(L, sizeof *e, 1);
@@ -115,13 +116,17 @@ static int new_engine(lua_State *L) {
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, -2, 1);
   tls_clear_errors();
-  if (!set_up(e, context, name)) {
+  if (!set_up(e, context, server, name)) {
     tls_failure_take(&e->failure, "the connection cannot be set up");
     free_engine(e);
     return tls_failed(L, &e->failure);
   }
   return 1;
 }
+
+static int new_client(lua_State *L) { return new_engine(L, false); }
+
+static int new_server(lua_State *L) { return new_engine(L, true); }
 
 /* engine:free(): key material goes now, not with the next collection. Twice is harmless. */
 static int engine_free(lua_State *L) {
@@ -130,6 +135,34 @@ static int engine_free(lua_State *L) {
 }
 
 /* ---- bytes of the wire ---- */
+
+/* Whether an empty buffer has grown so much that a connection at rest should not keep it. */
+static bool is_grown(BIO *bio) {
+  BUF_MEM *memory;
+  BIO_get_mem_ptr(bio, &memory);
+  return memory != NULL && memory->max > IDLE_MAX;
+}
+
+/* Gives the memory of the empty buffers back. Without memory for new ones the old ones stay. */
+static void shrink_in(engine *e) {
+  BIO *fresh = BIO_pending(e->in) == 0 && is_grown(e->in) ? BIO_new(BIO_s_mem()) : NULL;
+  if (fresh == NULL)
+    return;
+  SSL_set0_rbio(e->ssl, fresh); /* frees the old one */
+  e->in = fresh;
+  if (e->fed_end)
+    BIO_set_mem_eof_return(fresh, 0);
+}
+
+static void shrink_out(engine *e) {
+  BIO *fresh = is_grown(e->out) ? BIO_new(BIO_s_mem()) : NULL;
+  if (fresh == NULL) {
+    BIO_reset(e->out);
+    return;
+  }
+  SSL_set0_wbio(e->ssl, fresh);
+  e->out = fresh;
+}
 
 /* engine:feed(bytes): what came from the peer. */
 static int engine_feed(lua_State *L) {
@@ -145,7 +178,9 @@ static int engine_feed(lua_State *L) {
 
 /* engine:feed_end(): nothing more will come. */
 static int engine_feed_end(lua_State *L) {
-  BIO_set_mem_eof_return(check_engine(L)->in, 0);
+  engine *e = check_engine(L);
+  e->fed_end = true;
+  BIO_set_mem_eof_return(e->in, 0);
   return 0;
 }
 
@@ -157,7 +192,13 @@ static int engine_take(lua_State *L) {
   if (size <= 0)
     return 0;
   lua_pushlstring(L, data, (size_t)size);
-  BIO_reset(e->out);
+  shrink_out(e);
+  return 1;
+}
+
+/* engine:has_output(): whether take would give something. */
+static int engine_has_output(lua_State *L) {
+  lua_pushboolean(L, BIO_pending(check_engine(L)->out) > 0);
   return 1;
 }
 
@@ -168,6 +209,7 @@ static int engine_take(lua_State *L) {
 static int unfinished(lua_State *L, engine *e, int result) {
   switch (SSL_get_error(e->ssl, result)) {
   case SSL_ERROR_WANT_READ:
+    shrink_in(e);
     lua_pushboolean(L, 0);
     return 1;
   case SSL_ERROR_ZERO_RETURN:
@@ -292,27 +334,22 @@ static int engine_peer_certificate(lua_State *L) {
 }
 
 void tls_open_engine(lua_State *L) {
-  static const luaL_Reg methods[] = {{"feed", engine_feed},
-                                     {"feed_end", engine_feed_end},
-                                     {"take", engine_take},
-                                     {"handshake", engine_handshake},
-                                     {"decrypt", engine_decrypt},
-                                     {"encrypt", engine_encrypt},
-                                     {"shutdown", engine_shutdown},
-                                     {"version", engine_version},
-                                     {"cipher", engine_cipher},
-                                     {"alpn", engine_alpn},
-                                     {"server_name", engine_server_name},
-                                     {"resumed", engine_resumed},
-                                     {"peer_certificate", engine_peer_certificate},
-                                     {"free", engine_free},
-                                     {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"feed", engine_feed},           {"feed_end", engine_feed_end},
+                                     {"take", engine_take},           {"has_output", engine_has_output},
+                                     {"handshake", engine_handshake}, {"decrypt", engine_decrypt},
+                                     {"encrypt", engine_encrypt},     {"shutdown", engine_shutdown},
+                                     {"version", engine_version},     {"cipher", engine_cipher},
+                                     {"alpn", engine_alpn},           {"server_name", engine_server_name},
+                                     {"resumed", engine_resumed},     {"peer_certificate", engine_peer_certificate},
+                                     {"free", engine_free},           {NULL, NULL}};
   luaL_newmetatable(L, ENGINE);
   lua_pushcfunction(L, engine_free);
   lua_setfield(L, -2, "__gc");
   luaL_newlib(L, methods);
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
-  lua_pushcfunction(L, new_engine);
-  lua_setfield(L, -2, "engine");
+  lua_pushcfunction(L, new_client);
+  lua_setfield(L, -2, "client");
+  lua_pushcfunction(L, new_server);
+  lua_setfield(L, -2, "server");
 }

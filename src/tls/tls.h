@@ -23,11 +23,11 @@ typedef struct tls_session {
   SSL_SESSION *session;
 } tls_session;
 
-/* Settings that many connections share. A userdata; engines anchor it. */
+/* Settings that many connections share, of clients and servers. A userdata; engines anchor it. */
 typedef struct tls_context {
-  SSL_CTX *ctx; /* NULL once it is freed */
-  bool server;
-  bool verify;
+  SSL_CTX *ctx;        /* NULL once it is freed */
+  bool verify;         /* a client verifies servers */
+  int verify_client;   /* a server's SSL_VERIFY_... of clients */
   unsigned char *alpn; /* names, each after its length */
   unsigned alpn_size;
   tls_session sessions[SESSIONS]; /* a client's, the latest per server */
@@ -51,8 +51,8 @@ void tls_failure_set(tls_failure *failure, const char *code, const char *format,
 /* Pushes nil, code, text. Raises "not enough memory" where that is the code. [-0, +3, e] */
 int tls_failed(lua_State *L, const tls_failure *failure);
 /* Says in [failure] why [certificate] (may be NULL) was not accepted: [error] is an X509_V_ERR; [name] the host that
-*was
-** asked for, or NULL. */
+ *was
+ ** asked for, or NULL. */
 void tls_failure_verify(tls_failure *failure, long error, X509 *certificate, const char *name);
 
 /* Pushes a table that describes [certificate]. [-0, +1, e] */
