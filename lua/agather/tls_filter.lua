@@ -188,7 +188,8 @@ function Filter:handshake(seconds)
   self.closing = true
   pcall(finish, self) -- what went wrong first is what counts
   if scope and scope:expired() and agather.is_error(err, agather.TimeoutError) then
-    err = agather.TimeoutError(("handshake %s: not done after %g seconds"):format(self.address or "", seconds))
+    local where = self.address and " " .. self.address or ""
+    err = agather.TimeoutError(("handshake%s: not done after %g seconds"):format(where, seconds))
   end
   error(err, 0)
 end

@@ -10,7 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
-void tls_clear_errors(void) { ERR_clear_error(); }
+void tls_clear_errors(void) {
+  if (ERR_peek_error() != 0) /* clearing an empty queue is not free */
+    ERR_clear_error();
+}
 
 void tls_failure_set(tls_failure *failure, const char *code, const char *format, ...) {
   va_list args;
@@ -70,8 +73,11 @@ static bool from_ssl(tls_failure *failure, int reason, const char *words) {
     return true;
   }
   if (reason > SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255) {
-    tls_failure_set(failure, "", "the peer refused with the alert: %s",
-                    SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET));
+    const char *alert = SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET);
+    const char *after = strstr(words, " alert ");
+    if (strcmp(alert, "unknown") == 0 && after != NULL) /* its list lacks the alerts of TLS 1.3 */
+      alert = after + strlen(" alert ");
+    tls_failure_set(failure, "", "the peer refused with the alert: %s", alert);
   } else if (text_of(reason) != NULL) {
     tls_failure_set(failure, "", "%s", text_of(reason));
   } else {
