@@ -80,15 +80,16 @@ local function check_seconds_option(options, option, position, name)
   return value
 end
 
--- What the option tls means: nil, or a table of options for agather.tls.
-local function tls_of(options, position, name)
+-- What the option tls makes of a stream: a function, or nil. [side] is "prepare_client" or "prepare_server"; [host] is
+-- whom a client expects.
+local function tls_of(options, side, position, name, host)
   local value = options.tls
   if not value then return nil end
-  if value == true then return {} end
-  if type(value) ~= "table" then
+  if value ~= true and type(value) ~= "table" then
     check.fail(position, name, "option 'tls' must be a boolean or a table, got " .. check.type_name(value))
   end
-  return value
+  local at = { position = position, name = name, prefix = "tls." }
+  return require("agather.tls")[side](value == true and {} or value, at, host)
 end
 
 -- ---- connecting ----
@@ -167,7 +168,7 @@ local function connect(host, port, what, options)
   local addresses = addresses_of(host, options.family)
   local stream = uv.connect(addresses, port, what, options.delay, options.nodelay, options.keepalive,
     options.local_host, options.local_port)
-  if options.tls then return require("agather.tls").client(stream, host, options.tls) end
+  if options.tls then return options.tls(stream) end
   return stream
 end
 
@@ -198,13 +199,13 @@ function net.connect(host, port, opts)
     nodelay = flag(opts, "nodelay", true, 3, "connect"),
     keepalive = keepalive_of(opts, 3, "connect"),
     local_host = from and from[1], local_port = from and from[2],
-    tls = tls_of(opts, 3, "connect"),
+    tls = tls_of(opts, "prepare_client", 3, "connect", host),
   })
 end
 
 local function connect_unix(path, tls)
   local stream = uv.connect_unix(path)
-  if tls then return require("agather.tls").client(stream, nil, tls) end
+  if tls then return tls(stream) end
   return stream
 end
 
@@ -217,7 +218,8 @@ function net.connect_unix(path, opts)
   check_path(path, "connect_unix")
   opts = check.options(opts, connect_unix_options, 2, "connect_unix")
   local timeout = check_seconds_option(opts, "timeout", 2, "connect_unix")
-  return within(timeout, "connect " .. path, connect_unix, path, tls_of(opts, 2, "connect_unix"))
+  return within(timeout, "connect " .. path, connect_unix, path,
+    tls_of(opts, "prepare_client", 2, "connect_unix"))
 end
 
 -- ---- listening ----
@@ -277,11 +279,10 @@ local function server_settings(opts, position, name)
       check.fail(position, name, ("option '%s' must be a function, got %s"):format(option, check.type_name(value)))
     end
   end
-  local tls = tls_of(opts, position, name)
   return {
     max_connections = opts.max_connections,
     on_error = opts.on_error,
-    prepare = tls and function(stream) return require("agather.tls").server(stream, tls) end,
+    prepare = tls_of(opts, "prepare_server", position, name),
   }
 end
 
