@@ -89,7 +89,7 @@ local function tls_of(options, side, position, name, host)
     check.fail(position, name, "option 'tls' must be a boolean or a table, got " .. check.type_name(value))
   end
   local at = { position = position, name = name, prefix = "tls." }
-  return require("agather.tls")[side](value == true and {} or value, at, host)
+  return agather.tls[side](value == true and {} or value, at, host)
 end
 
 -- ---- connecting ----
