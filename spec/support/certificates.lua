@@ -4,6 +4,7 @@ local certificates = {}
 
 local script = [[
 set -e
+unset LD_PRELOAD # of the sanitizers
 cd "$1"
 exec 2>log
 cat >ca.cnf <<END
