@@ -220,7 +220,7 @@ static int context_trust_system(lua_State *L) {
   tls_failure failure = {"", ""};
   tls_clear_errors();
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &system_store) == LUA_TNIL) {
-    X509_STORE **box = lua_newuserdatauv(L, sizeof *box, 0);
+    X509_STORE **box = lua_newuserdatauv(L, sizeof(X509_STORE *), 0);
     *box = NULL;
     lua_createtable(L, 0, 1);
     lua_pushcfunction(L, free_store);
