@@ -20,8 +20,8 @@ end
 
 local connect_options = set "timeout local_address nodelay keepalive family happy_eyeballs_delay tls"
 local connect_unix_options = set "timeout tls"
-local listen_options = set "backlog reuseport nodelay keepalive"
-local listen_unix_options = set "backlog mode replace"
+local listen_options = set "backlog reuseport nodelay keepalive tls on_error"
+local listen_unix_options = set "backlog mode replace tls on_error"
 local start_options = set "backlog reuseport nodelay keepalive max_connections on_error tls"
 local start_unix_options = set "backlog mode replace max_connections on_error tls"
 local serve_options = set "backlog reuseport nodelay keepalive max_connections on_error tls on_listen"
@@ -80,6 +80,15 @@ local function check_seconds_option(options, option, position, name)
   return value
 end
 
+local function check_functions(options, position, name)
+  for _, option in ipairs { "on_error", "on_listen" } do
+    local value = options[option]
+    if value ~= nil and type(value) ~= "function" then
+      check.fail(position, name, ("option '%s' must be a function, got %s"):format(option, check.type_name(value)))
+    end
+  end
+end
+
 -- What the option tls makes of a stream: a function, or nil. [side] is "prepare_client" or "prepare_server"; [host] is
 -- whom a client expects.
 local function tls_of(options, side, position, name, host)
@@ -108,6 +117,8 @@ end
 ---@field reuseport? boolean other sockets may listen on the same port and share its connections
 ---@field nodelay? boolean for what is accepted: true
 ---@field keepalive? boolean|integer for what is accepted, as for connect
+---@field tls? table options of agather.tls: what is accepted has shaken hands
+---@field on_error? fun(err: any, peer: string) for listen with tls: a handshake failed
 
 ---@class agather.ListenUnixOptions
 ---@field backlog? integer connections that wait in the system (511)
@@ -248,24 +259,41 @@ local function listen_unix(path, opts, position, name)
   return uv.listen_unix(path, backlog_of(opts, position, name), mode, flag(opts, "replace", false, position, name))
 end
 
+local function itself(listener) return listener end
+
+-- What the options tls and on_error make of a listener.
+local function secure(opts, position, name)
+  check_functions(opts, position, name)
+  local prepare = tls_of(opts, "prepare_server", position, name)
+  if not prepare then
+    if opts.on_error then check.fail(position, name, "option 'on_error' needs 'tls'") end
+    return itself
+  end
+  return function(listener) return require "agather.tls_listener"(listener, prepare, opts.on_error) end
+end
+
 --- Listens on one address: a numeric one, "localhost" (127.0.0.1), or the first that a name has. Port 0: any free one.
 --- The listener has accept(), local_address() and close(). Raises OSError.
 ---@async
 ---@param host string
 ---@param port integer
 ---@param opts? agather.ListenOptions
----@return userdata listener
+---@return userdata|agather.tls.Listener listener
 function net.listen(host, port, opts)
-  return listen(host, port, check.options(opts, listen_options, 3, "listen"), 3, "listen")
+  opts = check.options(opts, listen_options, 3, "listen")
+  local secured = secure(opts, 3, "listen")
+  return secured(listen(host, port, opts, 3, "listen"))
 end
 
 --- Listens on a Unix socket, whose file only its owner may use unless mode says otherwise (0600). The file goes when
 --- the listener is closed. Raises OSError.
 ---@param path string
 ---@param opts? agather.ListenUnixOptions
----@return userdata listener
+---@return userdata|agather.tls.Listener listener
 function net.listen_unix(path, opts)
-  return listen_unix(path, check.options(opts, listen_unix_options, 2, "listen_unix"), 2, "listen_unix")
+  opts = check.options(opts, listen_unix_options, 2, "listen_unix")
+  local secured = secure(opts, 2, "listen_unix")
+  return secured(listen_unix(path, opts, 2, "listen_unix"))
 end
 
 -- ---- serving ----
@@ -273,12 +301,7 @@ end
 -- What server.new takes, of options that were checked to be known.
 local function server_settings(opts, position, name)
   if opts.max_connections ~= nil then check.count(opts.max_connections, position, name, "max_connections") end
-  for _, option in ipairs { "on_error", "on_listen" } do
-    local value = opts[option]
-    if value ~= nil and type(value) ~= "function" then
-      check.fail(position, name, ("option '%s' must be a function, got %s"):format(option, check.type_name(value)))
-    end
-  end
+  check_functions(opts, position, name)
   return {
     max_connections = opts.max_connections,
     on_error = opts.on_error,
