@@ -4,7 +4,12 @@
 
 __attribute__((visibility("default"))) int luaopen_agather_uv(lua_State *L);
 
+/* The registry's key for the table: opened again, it is the same, and its types keep the methods that are in Lua. */
+static const char opened = 0;
+
 int luaopen_agather_uv(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &opened) == LUA_TTABLE)
+    return 1;
   lua_newtable(L);
   ag_open_address(L);
   ag_open_buffer(L);
@@ -15,5 +20,7 @@ int luaopen_agather_uv(lua_State *L) {
   ag_open_stream(L);
   ag_open_udp(L);
   ag_open_waitlist(L);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &opened);
   return 1;
 }
