@@ -59,15 +59,18 @@ local function finish(self)
   self.inner:close()
 end
 
+-- Nothing can be written any more.
+local function fail(self, err)
+  self.write_error = self.write_error or err
+  self.queue, self.first, self.last, self.at = {}, 1, 0, 1
+end
+
 local sender_options = { name = "TLS sender", eager_start = true }
 
 local function run_sender(self)
   local ok, err = pcall(send_all, self)
   self.sending = false
-  if not ok then
-    self.write_error = self.write_error or err
-    self.queue, self.first, self.last, self.at = {}, 1, 0, 1
-  end
+  if not ok then fail(self, err) end
   if self.closing then finish(self) end
   local idle = self.idle
   self.idle = nil
@@ -78,7 +81,10 @@ end
 local function send(self)
   if self.sending then return end
   self.sending = true
-  agather.create_task(self.run_sender, sender_options)
+  local ok, err = pcall(agather.create_task, self.run_sender, sender_options)
+  if ok then return end
+  self.sending = false
+  fail(self, err)
 end
 
 -- Waits until all is sent; one task at a time does.
@@ -141,9 +147,12 @@ function Filter:close()
   if self.closing then return end
   self.closing, self.ending = true, true
   local running, loop = pcall(agather.get_running_loop)
-  if not running or self.write_error then return finish(self) end
-  send(self)
-  if self.sending then self.linger = loop:call_later(LINGER, finish, self) end
+  if running and not self.write_error then send(self) end
+  if running and self.sending then
+    self.linger = loop:call_later(LINGER, finish, self)
+  else
+    finish(self)
+  end
 end
 
 function Filter:abort()

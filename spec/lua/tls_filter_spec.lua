@@ -462,6 +462,20 @@ describe("a TLS stream", function()
     assert.equal(1, breaking.closed)
   end))
 
+  it("fails and closes where no task can be made to send", task(function()
+    local client, server = pair()
+    local create_task = agather.create_task
+    agather.create_task = function() error("too many tasks", 0) end
+    local ok, err = pcall(client.write, client, "x")
+    local again = select(2, pcall(client.flush, client))
+    client:close()
+    agather.create_task = create_task
+    assert.is_false(ok)
+    assert.equal("too many tasks", err)
+    assert.equal("too many tasks", again)
+    is_tls_error(raises("cut", server.read, server), "UNEXPECTED_EOF")
+  end))
+
   it("is freed when nobody holds it", task(function()
     local weak = setmetatable({}, { __mode = "k" })
     do
