@@ -35,7 +35,8 @@ need_packages() { # need_packages "command-or-file package" ...
 }
 
 build_packages=("cc gcc" "cmake cmake" "ninja ninja-build" "pkg-config pkg-config"
-  "lua5.4 lua5.4" "/usr/include/lua5.4/lua.h liblua5.4-dev" "/usr/include/uv.h libuv1-dev")
+  "lua5.4 lua5.4" "/usr/include/lua5.4/lua.h liblua5.4-dev" "/usr/include/uv.h libuv1-dev"
+  "/usr/include/openssl/ssl.h libssl-dev")
 
 build() { # build PRESET DIRECTORY
   [ -f "$top/$2/build.ninja" ] || (cd "$top" && cmake --preset "$1" >"/tmp/agather-configure.$$" 2>&1) || {

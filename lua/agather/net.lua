@@ -20,8 +20,8 @@ end
 
 local connect_options = set "timeout local_address nodelay keepalive family happy_eyeballs_delay tls"
 local connect_unix_options = set "timeout tls"
-local listen_options = set "backlog reuseport nodelay keepalive"
-local listen_unix_options = set "backlog mode replace"
+local listen_options = set "backlog reuseport nodelay keepalive tls on_error"
+local listen_unix_options = set "backlog mode replace tls on_error"
 local start_options = set "backlog reuseport nodelay keepalive max_connections on_error tls"
 local start_unix_options = set "backlog mode replace max_connections on_error tls"
 local serve_options = set "backlog reuseport nodelay keepalive max_connections on_error tls on_listen"
@@ -80,15 +80,25 @@ local function check_seconds_option(options, option, position, name)
   return value
 end
 
--- What the option tls means: nil, or a table of options for agather.tls.
-local function tls_of(options, position, name)
+local function check_functions(options, position, name)
+  for _, option in ipairs { "on_error", "on_listen" } do
+    local value = options[option]
+    if value ~= nil and type(value) ~= "function" then
+      check.fail(position, name, ("option '%s' must be a function, got %s"):format(option, check.type_name(value)))
+    end
+  end
+end
+
+-- What the option tls makes of a stream: a function, or nil. [side] is "prepare_client" or "prepare_server"; [host] is
+-- whom a client expects.
+local function tls_of(options, side, position, name, host)
   local value = options.tls
   if not value then return nil end
-  if value == true then return {} end
-  if type(value) ~= "table" then
+  if value ~= true and type(value) ~= "table" then
     check.fail(position, name, "option 'tls' must be a boolean or a table, got " .. check.type_name(value))
   end
-  return value
+  local at = { position = position, name = name, prefix = "tls." }
+  return agather.tls[side](value == true and {} or value, at, host)
 end
 
 -- ---- connecting ----
@@ -107,6 +117,8 @@ end
 ---@field reuseport? boolean other sockets may listen on the same port and share its connections
 ---@field nodelay? boolean for what is accepted: true
 ---@field keepalive? boolean|integer for what is accepted, as for connect
+---@field tls? table options of agather.tls: what is accepted has shaken hands
+---@field on_error? fun(err: any, peer: string) for listen with tls: a handshake failed
 
 ---@class agather.ListenUnixOptions
 ---@field backlog? integer connections that wait in the system (511)
@@ -167,7 +179,7 @@ local function connect(host, port, what, options)
   local addresses = addresses_of(host, options.family)
   local stream = uv.connect(addresses, port, what, options.delay, options.nodelay, options.keepalive,
     options.local_host, options.local_port)
-  if options.tls then return require("agather.tls").client(stream, host, options.tls) end
+  if options.tls then return options.tls(stream) end
   return stream
 end
 
@@ -198,13 +210,13 @@ function net.connect(host, port, opts)
     nodelay = flag(opts, "nodelay", true, 3, "connect"),
     keepalive = keepalive_of(opts, 3, "connect"),
     local_host = from and from[1], local_port = from and from[2],
-    tls = tls_of(opts, 3, "connect"),
+    tls = tls_of(opts, "prepare_client", 3, "connect", host),
   })
 end
 
 local function connect_unix(path, tls)
   local stream = uv.connect_unix(path)
-  if tls then return require("agather.tls").client(stream, nil, tls) end
+  if tls then return tls(stream) end
   return stream
 end
 
@@ -217,7 +229,8 @@ function net.connect_unix(path, opts)
   check_path(path, "connect_unix")
   opts = check.options(opts, connect_unix_options, 2, "connect_unix")
   local timeout = check_seconds_option(opts, "timeout", 2, "connect_unix")
-  return within(timeout, "connect " .. path, connect_unix, path, tls_of(opts, 2, "connect_unix"))
+  return within(timeout, "connect " .. path, connect_unix, path,
+    tls_of(opts, "prepare_client", 2, "connect_unix"))
 end
 
 -- ---- listening ----
@@ -246,24 +259,41 @@ local function listen_unix(path, opts, position, name)
   return uv.listen_unix(path, backlog_of(opts, position, name), mode, flag(opts, "replace", false, position, name))
 end
 
+local function itself(listener) return listener end
+
+-- What the options tls and on_error make of a listener.
+local function secure(opts, position, name)
+  check_functions(opts, position, name)
+  local prepare = tls_of(opts, "prepare_server", position, name)
+  if not prepare then
+    if opts.on_error then check.fail(position, name, "option 'on_error' needs 'tls'") end
+    return itself
+  end
+  return function(listener) return require "agather.tls_listener"(listener, prepare, opts.on_error) end
+end
+
 --- Listens on one address: a numeric one, "localhost" (127.0.0.1), or the first that a name has. Port 0: any free one.
 --- The listener has accept(), local_address() and close(). Raises OSError.
 ---@async
 ---@param host string
 ---@param port integer
 ---@param opts? agather.ListenOptions
----@return userdata listener
+---@return userdata|agather.tls.Listener listener
 function net.listen(host, port, opts)
-  return listen(host, port, check.options(opts, listen_options, 3, "listen"), 3, "listen")
+  opts = check.options(opts, listen_options, 3, "listen")
+  local secured = secure(opts, 3, "listen")
+  return secured(listen(host, port, opts, 3, "listen"))
 end
 
 --- Listens on a Unix socket, whose file only its owner may use unless mode says otherwise (0600). The file goes when
 --- the listener is closed. Raises OSError.
 ---@param path string
 ---@param opts? agather.ListenUnixOptions
----@return userdata listener
+---@return userdata|agather.tls.Listener listener
 function net.listen_unix(path, opts)
-  return listen_unix(path, check.options(opts, listen_unix_options, 2, "listen_unix"), 2, "listen_unix")
+  opts = check.options(opts, listen_unix_options, 2, "listen_unix")
+  local secured = secure(opts, 2, "listen_unix")
+  return secured(listen_unix(path, opts, 2, "listen_unix"))
 end
 
 -- ---- serving ----
@@ -271,17 +301,11 @@ end
 -- What server.new takes, of options that were checked to be known.
 local function server_settings(opts, position, name)
   if opts.max_connections ~= nil then check.count(opts.max_connections, position, name, "max_connections") end
-  for _, option in ipairs { "on_error", "on_listen" } do
-    local value = opts[option]
-    if value ~= nil and type(value) ~= "function" then
-      check.fail(position, name, ("option '%s' must be a function, got %s"):format(option, check.type_name(value)))
-    end
-  end
-  local tls = tls_of(opts, position, name)
+  check_functions(opts, position, name)
   return {
     max_connections = opts.max_connections,
     on_error = opts.on_error,
-    prepare = tls and function(stream) return require("agather.tls").server(stream, tls) end,
+    prepare = tls_of(opts, "prepare_server", position, name),
   }
 end
 

@@ -19,6 +19,14 @@ describe("error classes", function()
     end)
   end
 
+  it("derives TLSError from OSError", function()
+    local object = agather.TLSError("message")
+    assert.is_true(agather.is_error(object, agather.OSError))
+    assert.is_true(agather.is_error(object, agather.Error))
+    assert.equal("TLSError", tostring(agather.TLSError))
+    assert.is_false(agather.is_error(agather.OSError("message"), agather.TLSError))
+  end)
+
   it("makes objects whose string is the message", function()
     assert.equal("no route", tostring(agather.Error("no route")))
     assert.equal("no route", agather.Error("no route").message)

@@ -284,7 +284,7 @@ void ag_error_unwrap(lua_State *L) {
 void ag_errors_open(lua_State *L, ag_state *S) {
   static const luaL_Reg functions[] = {{"is_error", is_error}, {"error_object", error_object}, {NULL, NULL}};
   int module = lua_gettop(L);
-  lua_createtable(L, 0, 16);
+  lua_createtable(L, 0, 20);
   int classes = lua_gettop(L);
   new_class(L, S, "Error", 0);
   int base = lua_gettop(L);
@@ -298,7 +298,12 @@ void ag_errors_open(lua_State *L, ag_state *S) {
     lua_setfield(L, classes, class_names[i]);
     lua_setfield(L, module, class_names[i]);
   }
-  lua_pop(L, 1);
+  lua_getfield(L, classes, "OSError"); /* what is wrong with a connection can be caught as one */
+  new_class(L, S, "TLSError", lua_gettop(L));
+  lua_pushvalue(L, -1);
+  lua_setfield(L, classes, "TLSError");
+  lua_setfield(L, module, "TLSError");
+  lua_pop(L, 2);
   S->errors = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushliteral(L, "");
   ag_error_push(L, S, "CancelledError");

@@ -5,7 +5,7 @@
 __attribute__((visibility("default"))) int luaopen_agather_uv(lua_State *L);
 
 int luaopen_agather_uv(lua_State *L) {
-  static const char key = 0; /* opened again, where a host empties package.loaded, it is the same table */
+  static const char key = 0; /* opened again, it is the same, and its types keep the methods that are in Lua */
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TTABLE)
     return 1;
   lua_pop(L, 1);
