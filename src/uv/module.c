@@ -7,5 +7,6 @@ __attribute__((visibility("default"))) int luaopen_agather_uv(lua_State *L);
 int luaopen_agather_uv(lua_State *L) {
   lua_newtable(L);
   ag_open_tcp(L);
+  ag_open_dns(L);
   return 1;
 }
