@@ -8,5 +8,6 @@ int luaopen_agather_uv(lua_State *L) {
   lua_newtable(L);
   ag_open_tcp(L);
   ag_open_dns(L);
+  ag_open_worker(L);
   return 1;
 }

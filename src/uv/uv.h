@@ -16,5 +16,6 @@ AG_NORETURN int ag_uv_error(lua_State *L, int status, const char *operation, con
 /* Each adds its functions to the module table on top of the stack. */
 void ag_open_tcp(lua_State *L);
 void ag_open_dns(lua_State *L);
+void ag_open_worker(lua_State *L);
 
 #endif
