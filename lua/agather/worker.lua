@@ -48,17 +48,15 @@ end
 
 -- An error that was raised in a worker is raised here as an error object: .value is the copy of what was raised,
 -- .traceback the worker's. One of the library's classes is of that class again.
-local function raise(value, traceback, class)
-  if class and type(value) == "table" and agather.is_error(agather[class]()) then
-    value.traceback = value.traceback or traceback
-    error(setmetatable(value, agather[class]), 0)
-  end
-  error(agather.error_object(value, traceback), 0)
+local function error_object(value, traceback, class)
+  if not class then return agather.error_object(value, traceback) end
+  value.traceback = value.traceback or traceback
+  return setmetatable(value, agather[class])
 end
 
 local function results(ok, ...)
   if ok then return ... end
-  raise(...)
+  error(error_object(...), 0)
 end
 
 local Pool = {}
@@ -111,7 +109,14 @@ local function map(pool, f, list, options)
   if options.chunk ~= nil then check.count(options.chunk, 3, "map", "chunk") end
   check_inside_task("map")
   local size = options.chunk or chunk_size(length, pool.size)
-  local jobs, found = {}, { n = length }
+  local jobs, found, failure = {}, { n = length }, nil
+  local function wait(job, first)
+    local ok, value, traceback, class = threads.wait(job, found, first)
+    if ok then return end
+    local err = error_object(value, traceback, class)
+    failure = failure or err
+    error(err, 0)
+  end
   for first = 1, length, size do
     local last = math.min(first + size - 1, length)
     local job, item, text = threads.map(pool.threads, what, field, list, first, last)
@@ -120,10 +125,13 @@ local function map(pool, f, list, options)
       if item > 0 then text = ("[%d]%s%s"):format(item, text:find("^[.%[]") and "" or ": ", text) end
       check.fail(position, "map", text .. "; a worker gets copies of plain data")
     end
-    jobs[#jobs + 1] = function() results(threads.wait(job, found, first)) end
+    jobs[#jobs + 1] = function() wait(job, first) end
   end
-  agather.gather_list(jobs, { cancel_on_error = true }):await()
-  return found
+  local group = agather.gather_list(jobs, { cancel_on_error = true })
+  local ok, err = pcall(group.await, group)
+  if ok then return found end
+  if failure and rawequal(err, failure.value) then err = failure end -- as run does; a task gives the bare value
+  error(err, 0)
 end
 
 --- Runs f(item, place) for each item of a list, many items at a time on each thread; the results stand in their places.

@@ -65,6 +65,7 @@ static int job_gc(lua_State *L) {
   if (j == NULL)
     return 0;
   j->owned = false;
+  ag_wake(&j->wait); /* at the state's end the loop may go after this, and must find no wait in what is freed here */
   job_leave(j);
   if (j->among == NULL)
     job_free(j);
@@ -182,6 +183,7 @@ static int pool_gc(lua_State *L) {
   if (p == NULL)
     return 0;
   p->owned = false;
+  ag_wake(&p->closer);
   pool_shut(p);
   pool_join(p);
   if (p->handle_open)
