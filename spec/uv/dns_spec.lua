@@ -78,6 +78,26 @@ describe("dns.resolve", function()
   end)
 end)
 
+describe("the look-up of what connects", function()
+  local look_up = require("agather.uv").lookup
+
+  it("gives a list of strings and shares queries and cache with dns.resolve", function()
+    agather.run(function()
+      assert.same({ "127.0.0.1", "::1" }, look_up("localhost"))
+      assert.same({ "::1" }, look_up("localhost", "ipv6"))
+      assert.equal("look up", refuses("EAI_ADDRFAMILY", look_up, "::1", "ipv4").operation)
+    end)
+  end)
+
+  it("refuses names that no name can be", function()
+    agather.run(function()
+      support.raises("host name must have 1 to 253 bytes", look_up, ("a"):rep(254))
+      support.raises("host name must have 1 to 253 bytes", look_up, "")
+      support.raises("host name contains a zero byte", look_up, "a\0b")
+    end)
+  end)
+end)
+
 describe("dns.reverse", function()
   it("refuses what is no numeric address", function()
     agather.run(function()

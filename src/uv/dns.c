@@ -309,7 +309,7 @@ typedef struct waiter {
   ag_lookup lookup;
 } waiter;
 
-#define WAITER "agather.Lookup"
+#define WAITER "agather.DnsWaiter"
 
 static waiter *waiter_of_wait(ag_wait *wait) { return (waiter *)((char *)wait - offsetof(waiter, wait)); }
 
@@ -337,11 +337,10 @@ static int fail(lua_State *L, int status, const char *operation) {
   return ag_uv_error(L, status, operation, lua_tostring(L, 1));
 }
 
-/* { address = , family = } [-0, +1, e] */
-static void push_address(lua_State *L, const struct sockaddr_storage *address) {
+/* Pushes the text of an address. [-0, +1, m] */
+static void push_text(lua_State *L, const struct sockaddr_storage *address) {
   char text[INET6_ADDRSTRLEN + UV_IF_NAMESIZE + 2] = "";
-  bool six = address->ss_family == AF_INET6;
-  if (six) {
+  if (address->ss_family == AF_INET6) {
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
     uv_ip6_name(in6, text, sizeof text);
     if (in6->sin6_scope_id != 0) { /* a link-local address is nothing without its interface */
@@ -353,45 +352,67 @@ static void push_address(lua_State *L, const struct sockaddr_storage *address) {
   } else {
     uv_ip4_name((const struct sockaddr_in *)address, text, sizeof text);
   }
-  lua_createtable(L, 0, 2);
   lua_pushstring(L, text);
-  lua_setfield(L, -2, "address");
-  lua_pushstring(L, six ? "ipv6" : "ipv4");
-  lua_setfield(L, -2, "family");
 }
 
-/* Stack: name, flags or family ..., waiter. */
-static int resolved(lua_State *L, int unused, lua_KContext context) {
-  waiter *w = (waiter *)context;
-  (void)unused;
+/* Stack: host ..., waiter. Pushes the list of what was found, and gives up the share. */
+static int push_found(lua_State *L, waiter *w, const char *operation, bool tables) {
   if (w->lookup.status != 0)
-    return fail(L, w->lookup.status, "resolve");
+    return fail(L, w->lookup.status, operation);
   const ag_answer *answer = w->lookup.answer;
   lua_createtable(L, answer->count, 0);
   for (int i = 0; i < answer->count; i++) {
-    push_address(L, &answer->addresses[i]);
+    if (tables) {
+      lua_createtable(L, 0, 2);
+      push_text(L, &answer->addresses[i]);
+      lua_setfield(L, -2, "address");
+      lua_pushstring(L, answer->addresses[i].ss_family == AF_INET6 ? "ipv6" : "ipv4");
+      lua_setfield(L, -2, "family");
+    } else {
+      push_text(L, &answer->addresses[i]);
+    }
     lua_rawseti(L, -2, i + 1);
   }
   ag_lookup_clear(&w->lookup);
   return 1;
 }
 
-/* resolve(host, family, fresh): a list of addresses. What the host may be was checked in Lua. */
-static int dns_resolve(lua_State *L) {
+static int resolved(lua_State *L, int unused, lua_KContext context) {
+  (void)unused;
+  return push_found(L, (waiter *)context, "resolve", true);
+}
+
+static int looked_up(lua_State *L, int unused, lua_KContext context) {
+  (void)unused;
+  return push_found(L, (waiter *)context, "look up", false);
+}
+
+/* Looks up the host at 1 in the family at 2; k(waiter) gives the results. */
+static int look_up(lua_State *L, int flags, const char *operation, lua_KFunction k) {
   static const char *const names[] = {"any", "ipv4", "ipv6", NULL};
   static const int families[] = {AF_UNSPEC, AF_INET, AF_INET6};
-  const char *host = luaL_checkstring(L, 1);
+  size_t size;
+  const char *host = luaL_checklstring(L, 1, &size);
+  luaL_argcheck(L, strlen(host) == size, 1, "host name contains a zero byte");
+  luaL_argcheck(L, size > 0 && size <= NAME_LIMIT, 1, "host name must have 1 to 253 bytes");
   int family = families[luaL_checkoption(L, 2, "any", names)];
-  int flags = lua_toboolean(L, 3) ? AG_LOOKUP_FRESH : 0;
-  uv_loop_t *loop = ag_uv_loop(L, "resolve");
+  uv_loop_t *loop = ag_uv_loop(L, operation);
   waiter *w = waiter_new(L);
   int status = ag_lookup_start(L, loop, &w->lookup, host, family, flags);
   if (status < 0)
-    return fail(L, status, "resolve");
+    return fail(L, status, operation);
   if (status > 0)
-    return resolved(L, LUA_OK, (lua_KContext)w);
-  return ag_suspend(L, &w->wait, (lua_KContext)w, resolved);
+    return k(L, LUA_OK, (lua_KContext)w);
+  return ag_suspend(L, &w->wait, (lua_KContext)w, k);
 }
+
+/* resolve(host [, family [, fresh]]): a list of { address = , family = }. */
+static int dns_resolve(lua_State *L) {
+  return look_up(L, lua_toboolean(L, 3) ? AG_LOOKUP_FRESH : 0, "resolve", resolved);
+}
+
+/* lookup(host [, family]): the same, a list of strings: for what connects. */
+static int dns_lookup(lua_State *L) { return look_up(L, 0, "look up", looked_up); }
 
 static int reversed(lua_State *L, int unused, lua_KContext context) {
   waiter *w = (waiter *)context;
@@ -451,6 +472,7 @@ static int resolver_gc(lua_State *L) {
 
 void ag_open_dns(lua_State *L) {
   static const luaL_Reg functions[] = {{"resolve", dns_resolve},
+                                       {"lookup", dns_lookup},
                                        {"reverse", dns_reverse},
                                        {"is_address", dns_is_address},
                                        {"clear_dns_cache", dns_clear_cache},
