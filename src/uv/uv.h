@@ -27,16 +27,17 @@ AG_NORETURN int ag_uv_error(lua_State *L, int status, const char *operation, con
 void ag_open_address(lua_State *L);
 void ag_open_buffer(lua_State *L);
 void ag_open_connect(lua_State *L);
+void ag_open_dns(lua_State *L);
 void ag_open_file(lua_State *L);
 void ag_open_fs(lua_State *L);
 void ag_open_fs_whole(lua_State *L);
 void ag_open_job(lua_State *L);
 void ag_open_listener(lua_State *L);
-void ag_open_lookup(lua_State *L);
 void ag_open_process(lua_State *L);
 void ag_open_signal(lua_State *L);
 void ag_open_stream(lua_State *L);
 void ag_open_udp(lua_State *L);
 void ag_open_waitlist(lua_State *L);
+void ag_open_worker(lua_State *L);
 
 #endif

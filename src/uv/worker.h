@@ -1,0 +1,98 @@
+/* Workers: functions that run in Lua states of their own on threads of their own, neither libuv's nor the loop's.
+** worker.c has the loop's side (pools, jobs, who waits), worker_thread.c the threads' and worker_state.c the states.
+** The pool's lock guards the queue, the list of what is done, and which job a thread has; the rest of a job belongs to
+** the loop's thread before it is queued and after it is done, and to the worker in between. */
+#ifndef AG_UV_WORKER_H
+#define AG_UV_WORKER_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+#include "uv/message.h"
+#include "uv/uv.h"
+
+typedef struct pool pool;
+typedef struct worker worker;
+
+/* What a job's input begins with. */
+enum job_kind { JOB_CALL, JOB_MAP }; /* one call with all values; or a call for each value and its place */
+enum job_function { FUNCTION_DUMPED, FUNCTION_NAMED };
+enum job_upvalue { UPVALUE_PLAIN, UPVALUE_GLOBALS, UPVALUE_ITSELF };
+
+enum job_state { JOB_NEW, JOB_QUEUED, JOB_RUNNING, JOB_DONE };
+
+/* What a job's output holds. */
+enum job_outcome {
+  OUTCOME_RESULTS,  /* number of values, values */
+  OUTCOME_RAISED,   /* value, traceback, name of the error class or nil */
+  OUTCOME_REFUSED,  /* text: a result cannot be copied */
+  OUTCOME_NO_MEMORY /* nothing */
+};
+
+/* Where workers find modules; jobs share it and never change it. */
+typedef struct job_paths {
+  atomic_int shares;
+  char *path, *cpath;
+} job_paths;
+
+typedef struct job {
+  ag_wait wait; /* the task that waits, loop's thread only */
+  pool *among;  /* NULL before it is queued and after it is done */
+  struct job *next;
+  enum job_state state;
+  bool owned;     /* a userdata refers to it */
+  bool counted;   /* among the pool's pending */
+  bool closed;    /* the pool was closed before it was done */
+  worker *worker; /* while it runs */
+  atomic_bool stop;
+  job_paths *paths;
+  ag_message input, output;
+  enum job_outcome outcome;
+  bool spoiled; /* the state is not to be used again */
+} job;
+
+struct worker {
+  pool *among;
+  pthread_t thread;
+  job *job;                        /* changed under the lock */
+  lua_State *L;                    /* NULL until the first job */
+  lua_State *volatile current;     /* the coroutine that runs; changed by this thread alone */
+  volatile sig_atomic_t listening; /* whether [current] may be stopped */
+  job_paths *paths;                /* those the state knows */
+  int kept;                        /* KB that the state held after its last collection */
+};
+
+struct pool {
+  uv_close_cb on_close; /* first: the reactor closes what is left through it */
+  uv_async_t done_signal;
+  /* the loop's thread only */
+  bool owned, joined;
+  int pending; /* jobs with a task that waits */
+  ag_wait closer;
+  job_paths *paths; /* those of the last job */
+  pthread_mutex_t lock;
+  pthread_cond_t queued;
+  /* under the lock */
+  bool handle_open, closing;
+  job *queue, **queue_end, *done, **done_end;
+  int size, waiting, started, idle, ended; /* jobs in the queue, threads */
+  worker workers[];
+};
+
+/* Starts a thread for the pool, which has room for one; returns an errno. Called with the lock held. */
+int ag_worker_start(pool *pool);
+/* Makes the function of a job that runs leave at its next instruction. Called with the lock held. */
+void ag_worker_stop(job *job);
+
+/* Runs the job in the worker's state, which it makes if there is none. Fills output, outcome and spoiled. */
+void ag_worker_perform(worker *w, job *job);
+/* The worker on whose thread this is, or NULL. Safe in a signal handler. */
+worker *ag_worker_self(void);
+/* Arms the hook that stops the worker's current coroutine. In a signal handler on its thread. */
+void ag_worker_arm(worker *w);
+void ag_worker_close_state(worker *w);
+
+void ag_job_paths_drop(job_paths *paths);
+
+#endif
