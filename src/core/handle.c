@@ -35,6 +35,10 @@ static void handle_run(ag_loop *loop, lua_State *L, ag_node *node) {
   }
 }
 
+void ag_handle_keep_promise(lua_State *L, ag_loop *loop, ag_handle *handle) {
+  handle_run(loop, L, &handle->timer.node);
+}
+
 ag_handle *ag_handle_new(lua_State *L, ag_loop *loop, int fn) {
   ag_state *S = loop->S;
   int nargs = lua_gettop(L) - fn;
