@@ -1,14 +1,12 @@
 -- Each case of futures.c is a sentence.
-local core = assert(package.searchpath("agather.core", package.cpath))
-local program = core:gsub("agather/core%.so$", "embed_futures")
+local host = require "spec.support.host"
 
 describe("a future of a C host", function()
-  for name in assert(io.popen(program)):lines() do
+  for _, name in ipairs(host.cases("embed_futures")) do
     it(name, function()
-      local pipe = assert(io.popen(("timeout 10 %s '%s' 2>&1"):format(program, name:gsub("'", "'\\''"))))
-      local output = pipe:read("a")
-      assert.is_true(pipe:close(), output)
+      local ok, output = host.run("embed_futures", name)
       assert.equal("", output)
+      assert.is_true(ok)
     end)
   end
 end)

@@ -8,6 +8,7 @@
 typedef struct watcher {
   void (*fn)(lua_State *L, void *data);
   void *data;
+  ag_handle *handle; /* which the loop keeps until the call */
 } watcher;
 
 /* The future at [index], or NULL. Never raises. */
@@ -126,6 +127,7 @@ ag_status ag_future_outcome(lua_State *L, int index) {
 
 static int call_watcher(lua_State *L) {
   watcher *w = lua_touserdata(L, lua_upvalueindex(1));
+  ag_handle_kept(L, ag_state_open(L), w->handle);
   w->fn(L, w->data);
   return 0;
 }
@@ -139,6 +141,7 @@ static int watch(lua_State *L) {
   lua_pushcclosure(L, call_watcher, 1);
   lua_pushvalue(L, 1);
   ag_handle *handle = ag_handle_new(L, loop, 3);
+  w->handle = handle;
   handle->promised = loop->promises = true;
   ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &handle->timer.node.link);
   return 0;
@@ -148,7 +151,7 @@ ag_status ag_future_watch(lua_State *L, int index, void (*fn)(lua_State *L, void
   ag_future *future = to_future(L, index);
   if (future != NULL && ag_loop_find(ag_state_find(L), future->loop) == NULL)
     return AG_CLOSED;
-  watcher w = {fn, data};
+  watcher w = {fn, data, NULL};
   index = lua_absindex(L, index);
   lua_pushlightuserdata(L, &w);
   return protected_call(L, watch, index, 1, 0);

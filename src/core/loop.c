@@ -265,7 +265,7 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
     ag_push_kept(L, S, i);
     ag_handle *handle = ag_handle_to(L, S, -1);
     if (handle != NULL && handle->loop == loop->id && handle->promised)
-      ag_handle_keep_promise(L, loop, handle);
+      ag_handle_close(L, loop, handle);
   }
   lua_settop(L, top);
 }
