@@ -36,6 +36,7 @@ static void run_post(ag_loop *loop, lua_State *L, ag_node *node) {
   lua_pushcfunction(L, call_posted);
   lua_pushlightuserdata(L, p);
   int status = lua_pcall(L, 1, 0, 0);
+  loop->runs = NULL; /* the node goes: should reporting fail, nobody must look at it */
   drop_post(p);
   if (status != LUA_OK) {
     ag_error_wrap(L, loop->S, -1);
