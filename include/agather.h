@@ -51,7 +51,8 @@ typedef enum ag_status {
 ** lua/agather/ on its package.path for what is written in Lua. [-0, +1, -] AG_OK or AG_ERROR. */
 AG_API ag_status ag_open(lua_State *L);
 
-/* Makes a loop that the host drives. The library keeps it until ag_loop_destroy. [-0, +0|1, -] AG_OK or AG_ERROR. */
+/* Makes a loop that the host drives, until ag_loop_destroy or the end of the state. The pointer is good as long as the
+** state is: what is asked of a loop that was destroyed answers AG_CLOSED. [-0, +0|1, -] AG_OK or AG_ERROR. */
 AG_API ag_status ag_loop_create(lua_State *L, ag_loop **loop);
 
 /* Makes a task of the function and its [nargs] arguments on top; the task, which is a future, replaces them. Its first
@@ -82,8 +83,8 @@ AG_API double ag_timeout(const ag_loop *loop);
 AG_API int ag_fd(const ag_loop *loop);
 
 /* Makes ag_fd readable, and ends ag_run_until's wait for it to look again. Any thread, also a signal handler, as long
-*as
-** the loop is there: a thread that may outlive it has ag_remote_wakeup. */
+ *as
+ ** the loop is there: a thread that may outlive it has ag_remote_wakeup. */
 AG_API void ag_wakeup(ag_loop *loop);
 
 /* Cancels what is left, lets it finish within bounds, reports what nobody asked for, and frees the loop. Blocks while

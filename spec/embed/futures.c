@@ -260,6 +260,19 @@ static void is_alive_while_something_may_come(void) {
   CHECK(!ag_alive(loop) && ag_step(L, loop) == AG_DONE);
 }
 
+static void loop_stays_good(void) {
+  CHECK(ag_loop_destroy(L, loop) == AG_OK);
+  for (int i = 0; i < 3; i++)
+    lua_gc(L, LUA_GCCOLLECT, 0);
+  CHECK(ag_loop_destroy(L, loop) == AG_CLOSED && ag_step(L, loop) == AG_CLOSED && !ag_alive(loop));
+  CHECK(ag_fd(loop) == -1 && ag_timeout(loop) < 0 && ag_loop_remote(loop) == NULL);
+  CHECK(ag_future_create(L, loop) == AG_CLOSED && lua_gettop(L) == 0);
+  CHECK(luaL_loadstring(L, "") == LUA_OK && ag_spawn(L, loop, 0) == AG_CLOSED && lua_gettop(L) == 0);
+  lua_pushnil(L);
+  CHECK(ag_run_until(L, loop, 1) == AG_CLOSED);
+  ag_wakeup(loop);
+}
+
 static void finds_the_loop(void) {
   lua_State *bare = luaL_newstate();
   CHECK(ag_loop_of(bare) == NULL && lua_gettop(bare) == 0);
@@ -374,6 +387,7 @@ int main(int argc, char **argv) {
       {"is reported when it failed and the host never asked", reports_what_run_until_left},
       {"belongs to a loop that is alive while something may come", is_alive_while_something_may_come},
       {"belongs to a loop that the state leads to", finds_the_loop},
+      {"cannot be made by a loop that was destroyed, which tells so as long as the state is there", loop_stays_good},
       {"can be awaited in a C function", waits_in_c_functions},
       {"is not the only thing that the sink hears of", hears_every_kind},
       {"leaves the script's exception handler to hear after the sink", handler_hears_afterwards},

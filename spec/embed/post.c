@@ -1,5 +1,6 @@
 /* Four threads and a loop: nothing that they give it is lost, dropped twice or run twice.
 **   post resolve COUNT   tasks await COUNT operations that the threads answer
+**   post io COUNT        the same on the poller that brings input and output
 **   post close ROUNDS    the loop closes while the threads post and answer
 **   post poller ROUNDS   the loop gets another poller while the threads post
 ** Prints what it counted; fails loudly where the counts differ. */
@@ -100,7 +101,8 @@ static int compute(lua_State *S) {
   return 1;
 }
 
-static const char resolving[] = "local compute, count, tasks = ... "
+static const char resolving[] = "local compute, count, tasks, io = ... "
+                                "local listener <close> = io and require('agather').net.listen('127.0.0.1', 0) or nil "
                                 "local agather, done, left = require 'agather.core', 0, tasks "
                                 "local all = agather.future() "
                                 "for task = 1, tasks do agather.spawn(function() "
@@ -113,14 +115,15 @@ static const char resolving[] = "local compute, count, tasks = ... "
                                 "end) end "
                                 "return agather.await(all)";
 
-static void resolve(long count) {
+static void resolve(long count, bool io) {
   pthread_t threads[THREADS];
   start_threads(threads, answer_jobs, NULL, 0);
   must(luaL_loadstring(L, resolving) == LUA_OK, "the script");
   lua_pushcfunction(L, compute);
   lua_pushinteger(L, count);
   lua_pushinteger(L, TASKS);
-  must_status(ag_spawn(L, loop, 3), "spawn");
+  lua_pushboolean(L, io);
+  must_status(ag_spawn(L, loop, 4), "spawn");
   must_status(ag_run_until(L, loop, -1), "run");
   must_status(ag_future_outcome(L, -1), "the main task");
   must(lua_tointeger(L, -1) == count, "futures were lost");
@@ -290,15 +293,15 @@ static void replace_poller(long rounds) {
 int main(int argc, char **argv) {
   long count = argc == 3 ? atol(argv[2]) : 0;
   if (count <= 0) {
-    fprintf(stderr, "usage: post resolve|close|poller COUNT\n");
+    fprintf(stderr, "usage: post resolve|io|close|poller COUNT\n");
     return 2;
   }
   L = luaL_newstate();
   luaL_openlibs(L);
   must_status(ag_open(L), "open");
   must_status(ag_loop_create(L, &loop), "a loop");
-  if (strcmp(argv[1], "resolve") == 0)
-    resolve(count);
+  if (strcmp(argv[1], "resolve") == 0 || strcmp(argv[1], "io") == 0)
+    resolve(count, argv[1][0] == 'i');
   else if (strcmp(argv[1], "close") == 0)
     close_while_posting(count);
   else

@@ -18,6 +18,10 @@ describe("four threads beside a loop", function()
     end)
   end
 
+  it("answer operations of a loop that does input and output", function()
+    assert.equal("20000 answered\n", output_of("embed_post io", "20000"))
+  end)
+
   it("may post and answer while the loop closes: each post runs or is dropped, each answer is released, once", function()
     local posts, answers = output_of("embed_post close", "50"):match("^(%d+) posts, (%d+) answers\n$")
     assert.is_true(tonumber(posts) >= 50)

@@ -18,8 +18,14 @@ ag_status ag_open(lua_State *L) {
   return status_of(lua_pcall(L, 0, 1, 0));
 }
 
+/* The host's pointer stays good when the loop is closed, until the state is. */
 static int create(lua_State *L) {
-  lua_pushlightuserdata(L, ag_loop_new(L, ag_state_open(L), false, false));
+  ag_state *S = ag_state_open(L);
+  lua_pushboolean(L, true); /* holds the place: nothing may fail once there is a loop */
+  int place = luaL_ref(L, LUA_REGISTRYINDEX);
+  ag_loop *loop = ag_loop_new(L, S, false, false);
+  lua_rawseti(L, LUA_REGISTRYINDEX, place);
+  lua_pushlightuserdata(L, loop);
   return 1;
 }
 

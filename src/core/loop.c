@@ -287,8 +287,6 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
   loop->poller = NULL;
   ag_remote_set_poller(loop->remote, NULL);
   poller->close(poller);
-  ag_remote_unref(loop->remote);
-  loop->remote = NULL;
   ag_drop(L, loop->S, loop->handler);
   ag_drop(L, loop->S, loop->slot);
   loop->handler = loop->slot = 0;
@@ -376,6 +374,8 @@ static int loop_gc(lua_State *L) {
     loop->slot = loop->handler = 0;
     ag_loop_close(L, loop);
   }
+  ag_remote_unref(loop->remote);
+  loop->remote = NULL;
   return 0;
 }
 

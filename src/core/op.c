@@ -51,7 +51,7 @@ void ag_op_finish(ag_op *op) {
 }
 
 /* The caller has claimed the operation and written the answer. */
-static ag_status send(ag_op *op) {
+static ag_status deliver(ag_op *op) {
   if (ag_remote_put(op->remote, &op->node))
     return AG_OK;
   ag_op_finish(op);
@@ -76,7 +76,7 @@ ag_status ag_op_resolve(ag_op *op, ag_push_fn push, void (*release)(void *data),
   op->push = push;
   op->release = release;
   op->data = data;
-  return send(op);
+  return deliver(op);
 }
 
 ag_status ag_op_reject(ag_op *op, const char *name, const char *message) {
@@ -86,7 +86,7 @@ ag_status ag_op_reject(ag_op *op, const char *name, const char *message) {
   op->failed = true;
   op->error = name;
   strncpy(op->message, message, sizeof op->message - 1);
-  return send(op);
+  return deliver(op);
 }
 
 bool ag_op_wanted(ag_op *op) { return atomic_load(&op->state) == OP_WANTED; }
