@@ -39,10 +39,10 @@ struct ag_loop {
   ag_remote *remote;  /* the mailbox, which knows the poller too */
   size_t outside;     /* operations that other threads may still answer, and what holds the loop (ag_loop_hold) */
   ag_link ops;        /* the operations among them: see op.c */
-  bool promises;      /* some handle was promised (see handle.h) */
   ag_error_sink sink; /* or NULL: see report.c */
   void *sink_data;
   bool sink_told; /* it was called for the report at hand */
+  bool promises;  /* some handle was promised (see handle.h) */
 };
 
 double ag_loop_time(const ag_loop *loop);
