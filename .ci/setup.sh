@@ -38,14 +38,14 @@ build_packages=("cc gcc" "cmake cmake" "ninja ninja-build" "pkg-config pkg-confi
   "lua5.4 lua5.4" "/usr/include/lua5.4/lua.h liblua5.4-dev" "/usr/include/uv.h libuv1-dev"
   "/usr/include/openssl/ssl.h libssl-dev")
 
-build() { # build PRESET DIRECTORY
+build() { # build PRESET DIRECTORY [TARGET]...
   [ -f "$top/$2/build.ninja" ] || (cd "$top" && cmake --preset "$1" >"/tmp/agather-configure.$$" 2>&1) || {
     cat "/tmp/agather-configure.$$" >&2
     exit 1
   }
   rm -f "/tmp/agather-configure.$$"
   local out
-  out=$(ninja -C "$top/$2" 2>&1) || {
+  out=$(ninja -C "$top/$2" "${@:3}" 2>&1) || {
     printf '%s\n' "$out" >&2
     exit 1
   }

@@ -42,14 +42,17 @@ typedef enum ag_status {
   AG_DONE = 3,       /* no task is left and nothing is scheduled */
   AG_ERROR = -1,     /* the error is on top of the stack */
   AG_REENTRANT = -2, /* a loop of this state runs already: called from inside a task or callback */
-  AG_CLOSED = -3
+  AG_CLOSED = -3,    /* the loop is closed, or nobody wants the answer any more */
+  AG_SETTLED = -4,   /* the future was done, or the operation answered, before */
+  AG_NO_MEMORY = -5  /* where there is no Lua state to leave an error in */
 } ag_status;
 
 /* Opens the library: `require "agather.core"` finds it from then on, and pushes its module table. The state then needs
 ** lua/agather/ on its package.path for what is written in Lua. [-0, +1, -] AG_OK or AG_ERROR. */
 AG_API ag_status ag_open(lua_State *L);
 
-/* Makes a loop that the host drives. The library keeps it until ag_loop_destroy. [-0, +0|1, -] AG_OK or AG_ERROR. */
+/* Makes a loop that the host drives, until ag_loop_destroy or the end of the state. The pointer is good as long as the
+** state is: what is asked of a loop that was destroyed answers AG_CLOSED. [-0, +0|1, -] AG_OK or AG_ERROR. */
 AG_API ag_status ag_loop_create(lua_State *L, ag_loop **loop);
 
 /* Makes a task of the function and its [nargs] arguments on top; the task, which is a future, replaces them. Its first
@@ -61,6 +64,17 @@ AG_API ag_status ag_spawn(lua_State *L, ag_loop *loop, int nargs);
 ** AG_CLOSED, AG_ERROR (only memory can be the cause: the loop goes on with the next step). [-0, +0|1, -] */
 AG_API ag_status ag_step(lua_State *L, ag_loop *loop);
 
+/* Runs the loop until the future at [index] is done. Blocks. Then ag_future_outcome gives its results.
+** [-0, +0|1, -] AG_OK; AG_ERROR: the future is not done: DeadlockError, where nothing can end it, loop:stop() was
+** called, or there is no memory; AG_REENTRANT, AG_CLOSED. */
+AG_API ag_status ag_run_until(lua_State *L, ag_loop *loop, int index);
+
+/* Whether the loop has anything left to do or to wait for: false after AG_DONE, or where nothing was ever started. */
+AG_API bool ag_alive(const ag_loop *loop);
+
+/* The loop that runs now; where none does, the one that was made last and is not closed; or NULL. [-0, +0, -] */
+AG_API ag_loop *ag_loop_of(lua_State *L);
+
 /* Seconds until the loop wants a step: 0 at once, negative when only input, ag_wakeup or the host can make work. */
 AG_API double ag_timeout(const ag_loop *loop);
 
@@ -68,12 +82,163 @@ AG_API double ag_timeout(const ag_loop *loop);
 ** a module that does I/O brings another one. -1: the loop's poller has none. */
 AG_API int ag_fd(const ag_loop *loop);
 
-/* Makes ag_fd readable. Any thread, also a signal handler. */
+/* Makes ag_fd readable, and ends ag_run_until's wait for it to look again. Any thread, also a signal handler, as long
+ *as
+ ** the loop is there: a thread that may outlive it has ag_remote_wakeup. */
 AG_API void ag_wakeup(ag_loop *loop);
 
 /* Cancels what is left, lets it finish within bounds, reports what nobody asked for, and frees the loop. Blocks while
 ** tasks clean up. AG_OK, AG_REENTRANT or, the second time, AG_CLOSED. [-0, +0, -] */
 AG_API ag_status ag_loop_destroy(lua_State *L, ag_loop *loop);
+
+/* ---- Errors that nobody asked for ---- */
+
+typedef enum ag_unhandled_kind {
+  AG_UNHANDLED_TASK,      /* a task failed, and nobody awaited it or asked for its error */
+  AG_UNHANDLED_FUTURE,    /* the same of a future or gather */
+  AG_UNHANDLED_CALLBACK,  /* a callback, or a function that was posted, raised */
+  AG_UNHANDLED_PENDING,   /* a task would not end and was destroyed with its loop */
+  AG_UNHANDLED_COROUTINE, /* a coroutine object was never awaited */
+  AG_UNHANDLED_SCRIPT,    /* a script called loop:call_exception_handler */
+  AG_UNHANDLED_HANDLER    /* the script's own exception handler raised */
+} ag_unhandled_kind;
+
+/* What happened, as text; all but [message] may be NULL. Valid during the call of the sink. */
+typedef struct ag_unhandled {
+  ag_unhandled_kind kind;
+  const char *message;   /* what happened, such as "Task exception was never retrieved" */
+  const char *task;      /* the task's name */
+  const char *error;     /* the error's message */
+  const char *traceback; /* where it was raised */
+} ag_unhandled;
+
+/* Loop's thread, from within a step or ag_loop_destroy; must not raise, step or destroy. */
+typedef void (*ag_error_sink)(const ag_unhandled *what, void *data);
+
+/* Gives every unhandled error of [loop] to [sink] (NULL: no more). A handler that the script sets with
+** loop:set_exception_handler hears of it afterwards; nothing is printed any more. Loop's thread. */
+AG_API void ag_set_error_sink(ag_loop *loop, ag_error_sink sink, void *data);
+
+/* ---- Futures ----
+**
+** A future made here is as good as one of agather.future(): scripts await it, cancel it, gather it; and a task is a
+** future too. [index] is where the future is on the stack. Loop's thread, inside tasks and callbacks as well as
+** between steps; [L] is any thread of the state, with 5 free slots. None of these functions raises: where one returns
+** AG_ERROR, the error is on top, and a C function that Lua has called does `return lua_error(L)`. */
+
+/* Pushes a new future. Lua owns it: keep it on the stack, in the registry, or with who awaits it; one that nothing
+** refers to any more is gone, and whoever would have waited for it with it. [-0, +0|1, -] AG_OK, AG_CLOSED (which
+** pushes nothing) or AG_ERROR. */
+AG_API ag_status ag_future_create(lua_State *L, ag_loop *loop);
+
+/* Settles the future with the [n] values on top. Who waits for it goes on with the next step.
+** [-n, +0|1, -] AG_OK; AG_SETTLED: it was done before; AG_ERROR: no memory, or no future, or one that its own task
+** settles. */
+AG_API ag_status ag_future_set_result(lua_State *L, int index, int n);
+
+/* Fails the future with the error on top, any value but nil. [-1, +0|1, -] As ag_future_set_result. */
+AG_API ag_status ag_future_set_error(lua_State *L, int index);
+
+/* Cancels a future, task or gather as its method cancel does: a future is done at once, a task when it has ended.
+** [message] may be NULL. [-0, +0|1, -] AG_OK, AG_SETTLED or AG_ERROR. */
+AG_API ag_status ag_future_cancel(lua_State *L, int index, const char *message);
+
+typedef enum ag_future_status {
+  AG_NOT_FUTURE = -1,
+  AG_PENDING = 0,
+  AG_RESULT = 1,
+  AG_FAILED = 2,
+  AG_CANCELLED = 3
+} ag_future_status;
+
+/* What has become of the value at [index]. [-0, +0, -] */
+AG_API ag_future_status ag_future_state(lua_State *L, int index);
+
+/* The outcome, as of lua_pcall. AG_OK pushes all results; AG_ERROR pushes an error object: tostring gives its message,
+** the field value what was raised (for a failure that has one), the field traceback where (may be nil); AG_IDLE: not
+** done, nothing is pushed. The error counts as asked for and is reported nowhere. [-0, +n|1|0, -] */
+AG_API ag_status ag_future_outcome(lua_State *L, int index);
+
+/* Calls fn(L, data) with the future at index 1, exactly once: in the iteration after it is done; or, where the loop
+** closes before that, then, and ag_future_state is AG_PENDING. An error that [fn] raises goes to the loop's exception
+** handler. [fn] may not wait. The future lives until then. [-0, +0|1, -] AG_OK, AG_CLOSED or AG_ERROR: never called. */
+AG_API ag_status ag_future_watch(lua_State *L, int index, void (*fn)(lua_State *L, void *data), void *data);
+
+/* Waits for the future (or any awaitable) at [index] in a C function that a task has called: gives its results or
+** raises its error. Use as `return ag_await(L, index)`. [-0, +n, e] */
+AG_API int ag_await(lua_State *L, int index);
+
+/* ---- Other threads ----
+**
+** A Lua state is one thread's. What others may do is this: answer an operation, post a function, wake. None of it takes
+** a lock, none blocks. */
+
+/* An operation: a future on the loop's thread whose answer any thread gives. While it is wanted it keeps the loop alive
+** (no DeadlockError, no AG_DONE). Counts references: each thread that may answer holds one, and lets go of it after
+** its last call. When all have let go and nobody has answered, the future fails with a RuntimeError. */
+typedef struct ag_op ag_op;
+
+/* Makes an operation and pushes its future, which the loop keeps while it is pending; the caller has one reference to
+** [*op]. [unwanted] (may be NULL) is called with [data], at most once, on the loop's thread, when no answer is wanted
+** any more, because the future was cancelled, or settled by hand, or the loop closes: stop the work. It must not call
+** Lua; it may call ag_op_* . A builtin returns the future, or waits itself by `return ag_await(L, -1)`.
+** Loop's thread. [-0, +0|1, -] AG_OK, AG_CLOSED (pushes nothing) or AG_ERROR. */
+AG_API ag_status ag_op_create(lua_State *L, ag_loop *loop, void (*unwanted)(ag_op *op, void *data), void *data,
+                              ag_op **op);
+
+/* Pushes the results of an operation onto an empty stack with 20 free slots and returns how many they are. Loop's
+** thread, under protection: if it raises, the future fails with that error. Must not wait. */
+typedef int (*ag_push_fn)(lua_State *L, void *data);
+
+/* Answers: on the loop's thread, push(L, data) gives the results (NULL: none). [data] is the library's from the call
+** on: release(data) (may be NULL) is called exactly once, whatever comes: after push, or instead of it; by the calling
+** thread where the status is not AG_OK. Any thread; takes no memory.
+** AG_OK; AG_SETTLED: somebody answered before; AG_CLOSED: no answer is wanted any more. */
+AG_API ag_status ag_op_resolve(ag_op *op, ag_push_fn push, void (*release)(void *data), void *data);
+
+/* Answers with a failure: an error of the class [name] (one of the module's; the string must stay), or, where it is
+** NULL, the plain string; [message] is copied, its first 199 bytes. Other errors: raise them in a push function.
+** Any thread; takes no memory. As ag_op_resolve. */
+AG_API ag_status ag_op_reject(ag_op *op, const char *name, const char *message);
+
+/* Whether an answer is wanted still: false when there is one, or nobody waits for it. Any thread: a long computation
+** looks now and then. */
+AG_API bool ag_op_wanted(ag_op *op);
+
+/* One more reference; returns [op]. Any thread that has one. */
+AG_API ag_op *ag_op_ref(ag_op *op);
+/* Lets go of a reference; NULL is ignored. Any thread. */
+AG_API void ag_op_unref(ag_op *op);
+
+/* The mailbox of a loop. It outlives the loop: who holds a reference may post at any moment, while the loop closes and
+** afterwards. */
+typedef struct ag_remote ag_remote;
+
+/* A reference to the loop's mailbox, which the caller gives back with ag_remote_unref; NULL: the loop is closed.
+** Loop's thread. */
+AG_API ag_remote *ag_loop_remote(ag_loop *loop);
+/* One more reference; returns [remote]. Any thread that has one. */
+AG_API ag_remote *ag_remote_ref(ag_remote *remote);
+/* Lets go of a reference; NULL is ignored. Any thread. */
+AG_API void ag_remote_unref(ag_remote *remote);
+
+/* Runs on the loop's thread, under protection, on an empty stack; ag_loop_of(L) is the loop. Must not wait; starts a
+** task where something is to wait. An error goes to the loop's exception handler. */
+typedef void (*ag_post_fn)(lua_State *L, void *data);
+
+/* Has the loop run fn(L, data) in its next iteration, in the order of posting, or calls drop(data) (may be NULL):
+** exactly one of them, once. [drop] is called by this thread where the status is not AG_OK, by the loop's where the
+** loop closes before the function had its turn. A post does not keep the loop alive: hold it. Any thread.
+** AG_OK, AG_CLOSED, AG_NO_MEMORY. */
+AG_API ag_status ag_post(ag_remote *remote, ag_post_fn fn, void (*drop)(void *data), void *data);
+
+/* As ag_wakeup; does nothing when the loop is closed. Any thread that has a reference, also a signal handler. */
+AG_API void ag_remote_wakeup(ag_remote *remote);
+
+/* While it is held, the loop counts as alive, though only posts may bring work. Counts; each hold is released once.
+** Loop's thread. */
+AG_API void ag_loop_hold(ag_loop *loop);
+AG_API void ag_loop_release(ag_loop *loop);
 
 /* ---- How a loop waits ---- */
 
@@ -98,7 +263,8 @@ struct ag_poller {
 
 /* The poller of [loop]; borrowed. */
 AG_API ag_poller *ag_loop_poller(ag_loop *loop);
-/* Gives [loop] another poller, which it owns from now on; the old one is closed. Not from within its wait. */
+/* Gives [loop] another poller, which it owns from now on; the old one is closed, after the last wake of another thread
+** has returned. The new one is woken once. Not from within its wait. Loop's thread. */
 AG_API void ag_loop_set_poller(ag_loop *loop, ag_poller *poller);
 
 /* One wait of one task, embedded in what it waits for. Zero it before the first use. Once the task was woken or

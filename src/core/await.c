@@ -231,6 +231,22 @@ static int await(lua_State *L) {
   return call_inline(L, S, ag_task_check(L, S, "await"), 0, 0);
 }
 
+static int awaited(lua_State *L, int status, lua_KContext base) {
+  (void)status;
+  return lua_gettop(L) - (int)base;
+}
+
+int ag_await(lua_State *L, int index) {
+  index = lua_absindex(L, index);
+  int base = lua_gettop(L);
+  luaL_checkstack(L, 3, NULL);
+  lua_pushlightuserdata(L, ag_state_open(L));
+  lua_pushcclosure(L, await, 1);
+  lua_pushvalue(L, index);
+  lua_callk(L, 1, LUA_MULTRET, base, awaited);
+  return awaited(L, LUA_OK, base);
+}
+
 void ag_await_open_module(lua_State *L, ag_state *S) {
   static const luaL_Reg methods[] = {{"await", await}, {NULL, NULL}};
   ag_setfuncs(L, S, methods);

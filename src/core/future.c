@@ -49,6 +49,8 @@ static void settle(lua_State *L, ag_state *S, ag_future *future, uint8_t status)
   int slot = future->slot;
   future->slot = 0;
   ag_drop(L, S, slot);
+  if (future->hooked)
+    ((ag_hooked_future *)future)->settled((ag_hooked_future *)future);
 }
 
 void ag_future_resolve(lua_State *L, ag_state *S, int index, int count) {

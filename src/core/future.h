@@ -6,7 +6,6 @@
 #include "core/loop.h"
 
 enum ag_kind { AG_FUTURE, AG_TASK, AG_GATHER };
-enum ag_future_status { AG_PENDING, AG_RESULT, AG_FAILED, AG_CANCELLED };
 
 /* User value 1: a task's function, or the watch of a failure nobody asked for (which then holds the function).
 ** From 2 on: a coro's arguments; later the results, or the error object. */
@@ -18,9 +17,18 @@ typedef struct ag_future {
   bool packed : 1;  /* the results are in a table in user value 2 */
   bool watched : 1; /* user value 1 holds a watch */
   bool asked : 1;   /* somebody took the error */
+  bool hooked : 1;  /* it is an ag_hooked_future */
   int count;        /* number of results */
   int slot;         /* in the table of the living while pending, or 0 */
 } ag_future;
+
+/* A future that tells somebody at once when it is settled; [settled] must not raise. */
+typedef struct ag_hooked_future ag_hooked_future;
+struct ag_hooked_future {
+  ag_future future;
+  void (*settled)(ag_hooked_future *future);
+  void *data;
+};
 
 /* Makes a future of [size] bytes and pushes it. [-0, +1, m] */
 ag_future *ag_future_new(lua_State *L, ag_loop *loop, size_t size, uint8_t kind);

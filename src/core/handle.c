@@ -12,7 +12,8 @@ static void handle_run(ag_loop *loop, lua_State *L, ag_node *node) {
   ag_state *S = loop->S;
   ag_handle *handle = ag_container(node, ag_handle, timer.node);
   ag_push_kept(L, S, handle->slot);
-  ag_handle_release(L, S, handle);
+  if (!handle->promised)
+    ag_handle_release(L, S, handle);
   int self = lua_gettop(L);
   luaL_checkstack(L, handle->nargs + 8, "too many arguments");
   for (int i = 0; i <= handle->nargs; i++)
@@ -26,6 +27,11 @@ static void handle_run(ag_loop *loop, lua_State *L, ag_node *node) {
   if (swapped)
     ag_context_swap(L, S, self);
   loop->task = outer;
+  if (handle->promised) { /* there was no memory even for the call */
+    if (!loop->closed)
+      ag_loop_ready(loop, node);
+    lua_error(L);
+  }
   if (status != LUA_OK) {
     lua_getiuservalue(L, self, 1);
     ag_push_site(L, S, -1);
@@ -33,6 +39,28 @@ static void handle_run(ag_loop *loop, lua_State *L, ag_node *node) {
     ag_error_wrap(L, S, self + 1);
     ag_report(L, loop, message, 0);
   }
+}
+
+/* Protected: 1 the loop, 2 the handle. */
+static int run_promised(lua_State *L) {
+  ag_handle *handle = lua_touserdata(L, 2);
+  handle_run(lua_touserdata(L, 1), L, &handle->timer.node);
+  return 0;
+}
+
+void ag_handle_close(lua_State *L, ag_loop *loop, ag_handle *handle) {
+  lua_pushcfunction(L, run_promised);
+  lua_pushlightuserdata(L, loop);
+  lua_pushlightuserdata(L, handle);
+  if (lua_pcall(L, 2, 0, 0) != LUA_OK)
+    lua_pop(L, 1);
+  if (handle->promised)
+    ag_handle_kept(L, loop->S, handle);
+}
+
+void ag_handle_kept(lua_State *L, ag_state *S, ag_handle *handle) {
+  handle->promised = false;
+  ag_handle_release(L, S, handle);
 }
 
 ag_handle *ag_handle_new(lua_State *L, ag_loop *loop, int fn) {

@@ -12,6 +12,7 @@ typedef struct ag_handle {
   int slot; /* kept while scheduled */
   int nargs;
   bool cancelled;
+  bool promised; /* the function is C's, which is called even where memory is short for now or the loop closes first */
   double when;
 } ag_handle;
 
@@ -24,6 +25,10 @@ ag_handle *ag_handle_to(lua_State *L, ag_state *S, int index);
 void ag_handle_release(lua_State *L, ag_state *S, ag_handle *handle);
 /* The handle that embeds [node], or NULL for a node of another kind. */
 ag_handle *ag_handle_of(ag_node *node);
+/* For the function of a promised handle, first of all: it was called. */
+void ag_handle_kept(lua_State *L, ag_state *S, ag_handle *handle);
+/* Calls the function of a promised handle while the loop closes. */
+void ag_handle_close(lua_State *L, ag_loop *loop, ag_handle *handle);
 void ag_handle_open_module(lua_State *L, ag_state *S);
 
 #endif

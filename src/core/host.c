@@ -1,6 +1,8 @@
 /* The public functions by which a host drives a loop. Each is protected: nothing raises into the host. */
 #include <math.h>
 
+#include "core/report.h"
+#include "core/run.h"
 #include "core/shutdown.h"
 #include "core/task.h"
 
@@ -16,8 +18,14 @@ ag_status ag_open(lua_State *L) {
   return status_of(lua_pcall(L, 0, 1, 0));
 }
 
+/* The host's pointer stays good when the loop is closed, until the state is. */
 static int create(lua_State *L) {
-  lua_pushlightuserdata(L, ag_loop_new(L, ag_state_open(L), false, false));
+  ag_state *S = ag_state_open(L);
+  lua_pushboolean(L, true); /* holds the place: nothing may fail once there is a loop */
+  int place = luaL_ref(L, LUA_REGISTRYINDEX);
+  ag_loop *loop = ag_loop_new(L, S, false, false);
+  lua_rawseti(L, LUA_REGISTRYINDEX, place);
+  lua_pushlightuserdata(L, loop);
   return 1;
 }
 
@@ -56,7 +64,7 @@ ag_status ag_spawn(lua_State *L, ag_loop *loop, int nargs) {
 }
 
 static bool anything_ready(const ag_loop *loop) {
-  return !ag_list_empty(&loop->ready) || !ag_list_empty(&loop->current);
+  return !ag_list_empty(&loop->ready) || !ag_list_empty(&loop->current) || ag_remote_has_mail(loop->remote);
 }
 
 static int step(lua_State *L) {
@@ -81,8 +89,51 @@ ag_status ag_step(lua_State *L, ag_loop *loop) {
     return AG_ERROR;
   if (anything_ready(loop))
     return AG_MORE;
-  bool scheduled = loop->tasks > 0 || loop->timers.count > 0 || loop->poller->alive(loop->poller);
-  return scheduled ? AG_IDLE : AG_DONE;
+  return ag_alive(loop) ? AG_IDLE : AG_DONE;
+}
+
+bool ag_alive(const ag_loop *loop) {
+  if (loop->closed)
+    return false;
+  return anything_ready(loop) || loop->tasks > 0 || loop->timers.count > 0 || ag_loop_expects(loop);
+}
+
+/* Protected: 1 the loop, 2 the future. */
+static int run_until(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 1);
+  ag_future *future = ag_future_to(L, loop->S, 2);
+  if (future == NULL)
+    return luaL_error(L, "Future or Task expected, got %s", ag_type_name(L, 2));
+  if (future->loop != loop->id)
+    return luaL_error(L, "the awaitable belongs to another loop");
+  ag_run_until_done(L, loop, 2);
+  if (future->status == AG_FAILED && !future->asked && !future->watched)
+    ag_watch(L, loop->S, 2); /* the wait counted as somebody who asks: now the host must */
+  return 0;
+}
+
+ag_status ag_run_until(lua_State *L, ag_loop *loop, int index) {
+  if (loop->closed)
+    return AG_CLOSED;
+  if (loop->S->running != NULL)
+    return AG_REENTRANT;
+  index = lua_absindex(L, index);
+  ag_loop_enter(loop);
+  loop->stopping = false;
+  lua_pushcfunction(L, run_until);
+  lua_pushlightuserdata(L, loop);
+  lua_pushvalue(L, index);
+  int status = lua_pcall(L, 2, 0, 0);
+  loop->stopping = false;
+  ag_loop_leave(loop);
+  return status_of(status);
+}
+
+ag_loop *ag_loop_of(lua_State *L) {
+  ag_state *S = ag_state_find(L);
+  if (S == NULL || S->running != NULL || ag_list_empty(&S->loops))
+    return S != NULL ? S->running : NULL;
+  return ag_container(S->loops.prev, ag_loop, among);
 }
 
 double ag_timeout(const ag_loop *loop) {
@@ -102,7 +153,7 @@ int ag_fd(const ag_loop *loop) {
   return loop->poller->fd(loop->poller);
 }
 
-void ag_wakeup(ag_loop *loop) { loop->poller->wake(loop->poller); }
+void ag_wakeup(ag_loop *loop) { ag_remote_wakeup(loop->remote); }
 
 ag_status ag_loop_destroy(lua_State *L, ag_loop *loop) {
   if (loop->closed)

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/gather.h"
 #include "core/handle.h"
+#include "core/post.h"
 #include "core/report.h"
 #include "core/task.h"
 
@@ -43,6 +44,7 @@ ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug) {
   ag_link_init(&loop->among);
   ag_link_init(&loop->ready);
   ag_link_init(&loop->current);
+  ag_link_init(&loop->ops);
   loop->closed = true;
   loop->is_virtual = is_virtual;
   loop->debug = debug;
@@ -51,7 +53,10 @@ ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug) {
   lua_pushvalue(L, -1);
   loop->slot = ag_keep(L, S);
   loop->poller = ag_sleeper_new();
-  if (loop->poller == NULL) {
+  loop->remote = loop->poller != NULL ? ag_remote_new(loop->poller) : NULL;
+  if (loop->remote == NULL) {
+    if (loop->poller != NULL)
+      loop->poller->close(loop->poller);
     ag_drop(L, S, loop->slot);
     luaL_error(L, "agather: cannot make a poller");
   }
@@ -79,6 +84,8 @@ static void begin_iteration(ag_loop *loop) {
       loop->looked = now;
     }
   }
+  if (ag_remote_has_mail(loop->remote))
+    ag_remote_take(loop->remote, &loop->ready);
   if (loop->timers.count > 0)
     due_timers(loop);
   ag_list_splice(&loop->current, &loop->ready);
@@ -110,17 +117,19 @@ static int run_ready(lua_State *L) {
 /* Blocks until something may be ready. False: nothing can ever come. */
 static bool wait_for_work(ag_loop *loop) {
   ag_poller *poller = loop->poller;
+  if (ag_remote_has_mail(loop->remote)) /* a look may have taken the wake-up already */
+    return true;
   if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when)) { /* a deadline that never comes is none */
-    if (!poller->alive(poller))
+    if (!ag_loop_expects(loop))
       return false;
     poller->wait(poller, -1);
     return true;
   }
   double when = loop->timers.heap[0].when;
   if (loop->is_virtual) {
-    if (poller->alive(poller))
+    if (ag_loop_expects(loop))
       poller->wait(poller, 0);
-    if (ag_list_empty(&loop->ready) && when > loop->virtual_now)
+    if (ag_list_empty(&loop->ready) && !ag_remote_has_mail(loop->remote) && when > loop->virtual_now)
       loop->virtual_now = when;
   } else {
     double timeout = when - monotonic();
@@ -226,7 +235,8 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
     ag_handle *handle = future == NULL ? ag_handle_to(L, S, -1) : NULL;
     if (handle != NULL && handle->loop == loop->id) {
       ag_link_remove(&handle->timer.node.link);
-      ag_handle_release(L, S, handle);
+      if (!handle->promised)
+        ag_handle_release(L, S, handle);
     } else if (future != NULL && future->loop == loop->id && future->kind == AG_TASK) {
       if (future->status != AG_PENDING || future->slot != i)
         continue;
@@ -250,6 +260,13 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
       ag_drop(L, S, i);
     }
   }
+  for (int i = 1; i <= S->top_slot && loop->promises; i++) {
+    lua_settop(L, top);
+    ag_push_kept(L, S, i);
+    ag_handle *handle = ag_handle_to(L, S, -1);
+    if (handle != NULL && handle->loop == loop->id && handle->promised)
+      ag_handle_close(L, loop, handle);
+  }
   lua_settop(L, top);
 }
 
@@ -257,6 +274,7 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
   if (loop->closed)
     return;
   loop->closed = true;
+  ag_post_close(loop);
   luaL_checkstack(L, 20, NULL);
   abandon_living(L, loop);
   ag_link_remove(&loop->among);
@@ -267,6 +285,7 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
   ag_timers_clear(&loop->timers);
   ag_poller *poller = loop->poller;
   loop->poller = NULL;
+  ag_remote_set_poller(loop->remote, NULL);
   poller->close(poller);
   ag_drop(L, loop->S, loop->handler);
   ag_drop(L, loop->S, loop->slot);
@@ -304,8 +323,10 @@ void ag_loop_set_poller(ag_loop *loop, ag_poller *poller) {
   ag_poller *old = loop->poller;
   loop->poller = poller;
   loop->has_io = true;
+  ag_remote_set_poller(loop->remote, poller);
   if (old != NULL)
     old->close(old);
+  poller->wake(poller); /* the old one may have got a wake-up that it never answered */
 }
 
 ag_loop *ag_running_loop(lua_State *L, const char *what) { return ag_loop_check(L, ag_state_open(L), what); }
@@ -353,6 +374,8 @@ static int loop_gc(lua_State *L) {
     loop->slot = loop->handler = 0;
     ag_loop_close(L, loop);
   }
+  ag_remote_unref(loop->remote);
+  loop->remote = NULL;
   return 0;
 }
 

@@ -3,6 +3,7 @@
 #define AG_LOOP_H
 
 #include "core/poller.h"
+#include "core/remote.h"
 #include "core/state.h"
 #include "core/timer.h"
 
@@ -33,6 +34,15 @@ struct ag_loop {
   int handler;                  /* slot of the exception handler, or 0 */
   int slot;                     /* keeps the loop's userdata while it runs */
   size_t tasks;                 /* pending tasks */
+
+  /* Other threads and the host. */
+  ag_remote *remote;  /* the mailbox, which knows the poller too */
+  size_t outside;     /* operations that other threads may still answer, and what holds the loop (ag_loop_hold) */
+  ag_link ops;        /* the operations among them: see op.c */
+  ag_error_sink sink; /* or NULL: see report.c */
+  void *sink_data;
+  bool sink_told; /* it was called for the report at hand */
+  bool promises;  /* some handle was promised (see handle.h) */
 };
 
 double ag_loop_time(const ag_loop *loop);
@@ -47,6 +57,10 @@ bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until);
 ** False: nothing can ever happen again. */
 bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once);
 void ag_loop_close(lua_State *L, ag_loop *loop);
+/* Whether the poller, a thread or the host may still bring something. */
+static inline bool ag_loop_expects(const ag_loop *loop) {
+  return loop->outside > 0 || ag_remote_has_mail(loop->remote) || loop->poller->alive(loop->poller);
+}
 /* [loop] is the running one from here to ag_loop_leave. */
 static inline void ag_loop_enter(ag_loop *loop) {
   loop->S->running = loop;

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "core/error.h"
+#include "core/task.h"
 
 /* Lives as long as the failed future does: user value 1 is what the future held there, 2 the future. */
 typedef struct watch {
@@ -36,9 +37,65 @@ static int print_protected(lua_State *L) {
   return 0;
 }
 
+/* Protected: 1 the context, 2 the loop, 3 what happened. Fills in the texts and tells the host. */
+static int tell_sink(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 2);
+  ag_unhandled *what = lua_touserdata(L, 3);
+  lua_getfield(L, 1, "message");
+  if (lua_type(L, -1) == LUA_TSTRING)
+    what->message = lua_tostring(L, -1);
+  lua_getfield(L, 1, "task");
+  ag_future *future = ag_future_to(L, loop->S, -1);
+  if (future != NULL && future->kind == AG_TASK) {
+    ag_task_push_name(L, loop->S, (ag_task *)future, -1);
+    what->task = lua_tostring(L, -1);
+  }
+  if (lua_getfield(L, 1, "exception") != LUA_TNIL) {
+    int exception = lua_gettop(L);
+    ag_error_message(L, exception);
+    what->error = lua_tostring(L, -1);
+    if (lua_istable(L, exception)) {
+      lua_pushliteral(L, "traceback");
+      if (lua_rawget(L, exception) == LUA_TSTRING)
+        what->traceback = lua_tostring(L, -1);
+    }
+  }
+  ag_error_sink sink = loop->sink;
+  if (sink != NULL) {
+    loop->sink_told = true;
+    sink(what, loop->sink_data);
+  }
+  return 0;
+}
+
+/* Gives the context at [context] to the host's sink. Never raises. */
+static void tell(lua_State *L, ag_loop *loop, ag_unhandled_kind kind, int context) {
+  ag_unhandled what = {kind, "an error that cannot be described", NULL, NULL, NULL};
+  loop->sink_told = false;
+  lua_pushcfunction(L, tell_sink);
+  lua_pushvalue(L, context);
+  lua_pushlightuserdata(L, loop);
+  lua_pushlightuserdata(L, &what);
+  if (lua_pcall(L, 3, 0, 0) == LUA_OK)
+    return;
+  lua_pop(L, 1);
+  if (!loop->sink_told && loop->sink != NULL) {
+    what = (ag_unhandled){kind, "an error that cannot be described", NULL, NULL, NULL};
+    loop->sink(&what, loop->sink_data);
+  }
+}
+
+void ag_set_error_sink(ag_loop *loop, ag_error_sink sink, void *data) {
+  loop->sink = sink;
+  loop->sink_data = data;
+}
+
 /* Calls the handler with the context on top. [-1, +0, -] */
-static void handle(lua_State *L, ag_loop *loop) {
+static void handle(lua_State *L, ag_loop *loop, ag_unhandled_kind kind) {
   int context = lua_gettop(L);
+  bool sunk = loop->sink != NULL;
+  if (sunk)
+    tell(L, loop, kind, context);
   if (loop->handler != 0) {
     ag_task *outer = loop->task;
     loop->task = NULL;
@@ -50,16 +107,26 @@ static void handle(lua_State *L, ag_loop *loop) {
       lua_settop(L, context - 1);
       return;
     }
-    fprintf(stderr, "Exception in the exception handler: %s\n", luaL_tolstring(L, -1, NULL));
+    if (sunk) {
+      lua_setfield(L, context, "exception");
+      lua_pushliteral(L, "Exception in the exception handler");
+      lua_setfield(L, context, "message");
+      tell(L, loop, AG_UNHANDLED_HANDLER, context);
+    } else {
+      fprintf(stderr, "Exception in the exception handler: %s\n", luaL_tolstring(L, -1, NULL));
+    }
   }
-  lua_pushcfunction(L, print_protected);
-  lua_pushvalue(L, context);
-  lua_pcall(L, 1, 0, 0);
+  if (!sunk) {
+    lua_pushcfunction(L, print_protected);
+    lua_pushvalue(L, context);
+    lua_pcall(L, 1, 0, 0);
+  }
   lua_settop(L, context - 1);
 }
 
 void ag_report(lua_State *L, ag_loop *loop, const char *message, int index) {
   int error = lua_gettop(L);
+  ag_unhandled_kind kind = lua_isnil(L, error) ? AG_UNHANDLED_COROUTINE : AG_UNHANDLED_CALLBACK;
   if (index != 0)
     index = lua_absindex(L, index);
   lua_createtable(L, 0, 3);
@@ -69,10 +136,15 @@ void ag_report(lua_State *L, ag_loop *loop, const char *message, int index) {
   lua_setfield(L, -2, "exception");
   if (index != 0) {
     ag_future *future = ag_future_to(L, loop->S, index);
+    bool is_task = future != NULL && future->kind == AG_TASK;
     lua_pushvalue(L, index);
-    lua_setfield(L, -2, future != NULL && future->kind == AG_TASK ? "task" : "future");
+    lua_setfield(L, -2, is_task ? "task" : "future");
+    if (is_task)
+      kind = future->status == AG_PENDING ? AG_UNHANDLED_PENDING : AG_UNHANDLED_TASK;
+    else
+      kind = AG_UNHANDLED_FUTURE;
   }
-  handle(L, loop);
+  handle(L, loop, kind);
   lua_settop(L, error - 1);
 }
 
@@ -221,7 +293,7 @@ static int loop_call_exception_handler(lua_State *L) {
   ag_loop *loop = ag_loop_check_self(L);
   luaL_checktype(L, 2, LUA_TTABLE);
   lua_settop(L, 2);
-  handle(L, loop);
+  handle(L, loop, AG_UNHANDLED_SCRIPT);
   return 0;
 }
 

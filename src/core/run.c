@@ -34,7 +34,7 @@ static void on_interrupt(int signal_number) {
     return;
   if (++loop->interrupts >= 2 && loop->task != NULL)
     lua_sethook(loop->task->thread.L, second_interrupt, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
-  loop->poller->wake(loop->poller);
+  ag_remote_wakeup(loop->remote);
 }
 
 typedef struct stop_node {
@@ -55,9 +55,7 @@ static int run_loop(lua_State *L) {
 
 static void push_waits(lua_State *L, ag_loop *loop);
 
-/* Runs the loop until the future at [index] is done. Raises DeadlockError, RuntimeError when the loop was stopped,
-** KeyboardInterrupt. */
-static void run_until(lua_State *L, ag_loop *loop, int index) {
+void ag_run_until_done(lua_State *L, ag_loop *loop, int index) {
   ag_future *future = lua_touserdata(L, index);
   stop_node stop = {{{NULL, NULL}, stop_run}, false};
   ag_link_init(&stop.node.link);
@@ -113,7 +111,7 @@ static void push_waits(lua_State *L, ag_loop *loop) {
 static int main_phase(lua_State *L) {
   ag_state *S = ag_self(L);
   ag_loop *loop = lua_touserdata(L, 1);
-  run_until(L, loop, 2);
+  ag_run_until_done(L, loop, 2);
   ag_future *future = lua_touserdata(L, 2);
   if (loop->interrupted && future->status == AG_CANCELLED) {
     lua_pushliteral(L, "interrupted");
@@ -211,7 +209,7 @@ static void check_main(lua_State *L, ag_state *S, int arg, bool futures) {
 
 /* Protected: 1 loop, 2 future. */
 static int pump(lua_State *L) {
-  run_until(L, lua_touserdata(L, 1), 2);
+  ag_run_until_done(L, lua_touserdata(L, 1), 2);
   return 0;
 }
 

@@ -29,7 +29,7 @@ static int finish_tasks(lua_State *L) {
     ag_future *future = lua_touserdata(L, -1);
     while (future->status == AG_PENDING && !g->over) {
       bool idle = ag_list_empty(&loop->ready) && ag_list_empty(&loop->current);
-      if (idle && loop->timers.count == 1 && !loop->poller->alive(loop->poller))
+      if (idle && loop->timers.count == 1 && !ag_loop_expects(loop))
         return 0; /* nothing but [g] can come */
       ag_loop_iterate(L, loop, true, true);
     }

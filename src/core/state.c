@@ -26,6 +26,13 @@ int ag_weak_table(lua_State *L, const char *mode) {
   return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
+ag_state *ag_state_find(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  ag_state *S = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return S;
+}
+
 ag_state *ag_state_open(lua_State *L) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key) == LUA_TUSERDATA) {
     ag_state *S = lua_touserdata(L, -1);

@@ -75,6 +75,9 @@ static inline ag_state *ag_self(lua_State *L) { return (ag_state *)lua_touserdat
 /* Creates the state or finds it; leaves the stack as it was. [-0, +0, m] */
 ag_state *ag_state_open(lua_State *L);
 
+/* Finds the state; NULL where nothing was opened. Never raises. */
+ag_state *ag_state_find(lua_State *L);
+
 /* Registers [lib] in the table on top, with the state as upvalue 1. [-0, +0, m] */
 void ag_setfuncs(lua_State *L, ag_state *S, const luaL_Reg *lib);
 
