@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/limits.h"
 #include "core/waiters.h"
 
 enum kind { FIFO, LIFO, PRIORITY };
@@ -169,6 +170,7 @@ static void grow(lua_State *L, queue *q, int self) {
 /* Puts the item on top into the queue at [self]. [-1, +0, e] */
 static void put_item(lua_State *L, queue *q, int self) {
   int item = lua_gettop(L);
+  ag_limit_check(L, ag_self(L), items, q->count);
   grow(L, q, self);
   lua_getiuservalue(L, self, ITEMS);
   if (q->kind == PRIORITY) {

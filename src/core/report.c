@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "core/error.h"
+#include "core/limits.h"
 
 /* Lives as long as the failed future does: user value 1 is what the future held there, 2 the future. */
 typedef struct watch {
@@ -24,7 +25,8 @@ static void print_context(lua_State *L, int context) {
     fprintf(stderr, "  %s\n", luaL_tolstring(L, -1, NULL));
   lua_getfield(L, context, "exception");
   if (!lua_isnil(L, -1)) {
-    fprintf(stderr, "%s\n", luaL_tolstring(L, -1, NULL));
+    ag_error_message(L, lua_gettop(L));
+    fprintf(stderr, "%s\n", lua_tostring(L, -1));
     if (lua_istable(L, -2) && lua_getfield(L, -2, "traceback") == LUA_TSTRING)
       fprintf(stderr, "%s\n", lua_tostring(L, -1));
   }
@@ -36,9 +38,8 @@ static int print_protected(lua_State *L) {
   return 0;
 }
 
-/* Calls the handler with the context on top. [-1, +0, -] */
-static void handle(lua_State *L, ag_loop *loop) {
-  int context = lua_gettop(L);
+/* Gives the context at [context] to the handler, or prints it. */
+static void deliver(lua_State *L, ag_loop *loop, int context) {
   if (loop->handler != 0) {
     ag_task *outer = loop->task;
     loop->task = NULL;
@@ -46,15 +47,23 @@ static void handle(lua_State *L, ag_loop *loop) {
     lua_pushvalue(L, context);
     int status = lua_pcall(L, 1, 0, 0);
     loop->task = outer;
-    if (status == LUA_OK) {
-      lua_settop(L, context - 1);
+    if (status == LUA_OK)
       return;
-    }
-    fprintf(stderr, "Exception in the exception handler: %s\n", luaL_tolstring(L, -1, NULL));
+    ag_error_message(L, lua_gettop(L));
+    fprintf(stderr, "Exception in the exception handler: %s\n", lua_tostring(L, -1));
   }
   lua_pushcfunction(L, print_protected);
   lua_pushvalue(L, context);
   lua_pcall(L, 1, 0, 0);
+}
+
+/* Calls the handler with the context on top. [-1, +0, -] */
+static void handle(lua_State *L, ag_loop *loop) {
+  int context = lua_gettop(L);
+  bool opened = loop->S->limiter != NULL && ag_budget_open(L, loop->S);
+  deliver(L, loop, context);
+  if (opened)
+    ag_budget_close(loop->S);
   lua_settop(L, context - 1);
 }
 
