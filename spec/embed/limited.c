@@ -52,6 +52,8 @@ static void open_state(host *h) {
   expect_ok(h, ag_open(h->L), "ag_open");
   expect_ok(h, ag_loop_create(h->L, &h->loop), "ag_loop_create");
   lua_settop(h->L, 0);
+  if (luaL_dostring(h->L, "agather = require 'agather'") != LUA_OK)
+    expect_ok(h, AG_ERROR, "require");
 }
 
 static void run(host *h, double seconds) {
