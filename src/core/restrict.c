@@ -149,6 +149,19 @@ static void restrict_loop(lua_State *L, ag_state *S) {
   lua_pop(L, 2);
 }
 
+/* Lua looks for the names of functions, in messages and tracebacks, in the table of loaded modules: globals and
+** libraries as scripts have them take the place of those before. The globals are on top. */
+static void name_functions(lua_State *L) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, LUA_GNAME);
+  for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
+    lua_getfield(L, -2, libraries[i].name);
+    lua_setfield(L, -2, libraries[i].name);
+  }
+  lua_pop(L, 1);
+}
+
 /* Makes the new globals, and gives them to the state. */
 static void make_globals(lua_State *L, ag_state *S, const char *const *allow) {
   push_agather(L);
@@ -198,6 +211,8 @@ static void make_globals(lua_State *L, ag_state *S, const char *const *allow) {
   lua_getmetatable(L, -1);
   lua_pushboolean(L, 0);
   lua_setfield(L, -2, "__metatable");
+  lua_pop(L, 2);
+  name_functions(L);
   lua_settop(L, from - 1);
   restrict_loop(L, S);
 }

@@ -15,13 +15,8 @@ static const ag_limits none;
 
 static const ag_limits *limits_of(const ag_state *S) { return S->limiter != NULL ? &S->limiter->limits : &none; }
 
-/* Calls the function at upvalue 2 in place of the running one. */
-static int call_original(lua_State *L) {
-  lua_pushvalue(L, lua_upvalueindex(2));
-  lua_insert(L, 1);
-  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-  return lua_gettop(L);
-}
+/* Goes on as the function at upvalue 2, with the arguments that were given: messages then name it rightly. */
+static int call_original(lua_State *L) { return lua_tocfunction(L, lua_upvalueindex(2))(L); }
 
 /* ---- base ---- */
 
@@ -37,14 +32,27 @@ static int safe_collectgarbage(lua_State *L) {
 /* Metatables that scripts have set themselves are the keys of a weak table at upvalue 2. The others belong to the
 ** library and the host: were they handed out, a script could put a __gc into them. */
 
+/* Pushes the metatable of the value at 1, if it has one, and says whether a script may see it. */
+static bool known_metatable(lua_State *L) {
+  if (!lua_getmetatable(L, 1)) {
+    lua_pushnil(L);
+    return true;
+  }
+  lua_pushvalue(L, -1);
+  bool known = lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL;
+  lua_pop(L, 1);
+  return known;
+}
+
 /* setmetatable(table, metatable) without __gc: finalizers run with hooks off. */
 static int safe_setmetatable(lua_State *L) {
   int type = lua_type(L, 2);
   luaL_checktype(L, 1, LUA_TTABLE);
   luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2, "nil or table");
   lua_settop(L, 2);
-  if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
+  if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL || !known_metatable(L))
     return luaL_error(L, "cannot change a protected metatable");
+  lua_settop(L, 2);
   if (type == LUA_TTABLE) {
     lua_pushliteral(L, "__gc");
     if (lua_rawget(L, 2) != LUA_TNIL)
@@ -62,16 +70,7 @@ static int safe_setmetatable(lua_State *L) {
 static int safe_getmetatable(lua_State *L) {
   luaL_checkany(L, 1);
   lua_settop(L, 1);
-  if (!lua_getmetatable(L, 1)) {
-    lua_pushnil(L);
-    return 1;
-  }
-  if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
-    return 1;
-  lua_pushvalue(L, 2);
-  bool known = lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL || ag_error_is(L, ag_self(L), 1, NULL);
-  lua_settop(L, 2);
-  if (!known)
+  if (luaL_getmetafield(L, 1, "__metatable") == LUA_TNIL && !known_metatable(L) && !ag_error_is(L, ag_self(L), 1, NULL))
     lua_pushboolean(L, 0);
   return 1;
 }
@@ -194,7 +193,11 @@ static int safe_rep(lua_State *L) {
   lua_Integer n = luaL_checkinteger(L, 2);
   luaL_optlstring(L, 3, "", &separator);
   size_t most = cap(limits_of(S)->string, STRING_MAX);
-  if (n > 0 && size + separator > 0 && (size_t)n > most / (size + separator))
+  if (size + separator == 0) { /* nothing, however often: Lua's own would loop */
+    lua_pushliteral(L, "");
+    return 1;
+  }
+  if (n > 0 && (size_t)n > most / (size + separator))
     return too_large(L, S, "string.rep", "string", most);
   return call_original(L);
 }
@@ -209,7 +212,12 @@ static void check_elements(lua_State *L, const char *function, lua_Integer from,
 
 /* The length of what may be a list; what is none the original refuses. */
 static lua_Integer length(lua_State *L) {
-  return lua_istable(L, 1) || luaL_getmetafield(L, 1, "__len") != LUA_TNIL ? luaL_len(L, 1) : 0;
+  if (lua_istable(L, 1))
+    return luaL_len(L, 1);
+  if (luaL_getmetafield(L, 1, "__len") == LUA_TNIL)
+    return 0;
+  lua_pop(L, 1);
+  return luaL_len(L, 1);
 }
 
 static int safe_concat(lua_State *L) {
