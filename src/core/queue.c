@@ -170,7 +170,6 @@ static void grow(lua_State *L, queue *q, int self) {
 /* Puts the item on top into the queue at [self]. [-1, +0, e] */
 static void put_item(lua_State *L, queue *q, int self) {
   int item = lua_gettop(L);
-  ag_limit_check(L, ag_self(L), items, q->count);
   grow(L, q, self);
   lua_getiuservalue(L, self, ITEMS);
   if (q->kind == PRIORITY) {
@@ -222,6 +221,7 @@ static int put_now(lua_State *L, ag_state *S, queue *q) {
     return shut(L);
   if (full(q))
     return ag_error_raise(L, S, "QueueFull", "the queue is full (%I items)", q->count);
+  ag_limit_check(L, S, items, q->count);
   put_item(L, q, 1);
   q->unfinished++;
   ag_waiters_take_one(S, &q->getters);
