@@ -5,6 +5,7 @@
 #define AGATHER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -239,6 +240,82 @@ AG_API void ag_remote_wakeup(ag_remote *remote);
 ** Loop's thread. */
 AG_API void ag_loop_hold(ag_loop *loop);
 AG_API void ag_loop_release(ag_loop *loop);
+/* ---- Limits for scripts that others wrote ----
+**
+** They contain scripts with bugs, not scripts that attack: SECURITY.md says where the line is. A host makes the state
+** with ag_alloc, opens the library, sets limits, restricts, and only then loads scripts:
+**
+**   ag_memory memory = {.limit = 64 << 20, .reserve = 64 << 10};
+**   lua_State *L = lua_newstate(ag_alloc, &memory);
+**   luaL_openlibs(L);
+**   ag_limits limits = {.instructions = 10000000, .seconds = 0.1, .tasks = 10000, .timers = 10000, .callbacks = 10000,
+**                       .items = 100000, .handles = 1000};
+**   if (ag_open(L) != AG_OK || ag_set_limits(L, &limits) != AG_OK || ag_restrict(L, NULL) != AG_OK) ...
+*/
+
+/* Memory with a cap. Zero it, set the first four fields at most, and keep it until after lua_close. */
+typedef struct ag_memory {
+  size_t limit;   /* bytes that the state may use; 0: all there is */
+  size_t reserve; /* bytes above the limit that may be used once it was hit, until the use is this far below it again:
+                  ** so that a script that ran out of memory can clean up */
+  lua_Alloc from; /* where memory comes from; NULL: realloc and free */
+  void *data;     /* the first argument of [from] */
+  size_t used, peak; /* bytes now, and at most so far */
+  size_t refused;    /* how often Lua collected its garbage, asked again, and was refused */
+  const void *asked; /* ag_alloc's own from here on */
+  size_t asked_size;
+  bool asking, spent;
+} ag_memory;
+
+/* The allocator for lua_newstate, with an ag_memory as its data. At the limit a script gets the error "not enough
+** memory", which it may catch. What is counted is Lua's memory: strings, tables, threads, tasks, queues. Small tables
+** of the library and the buffers of I/O are bounded by the limits on how many there are. */
+AG_API void *ag_alloc(void *memory, void *block, size_t old, size_t size);
+
+/* What scripts may use; 0 anywhere: no limit. */
+typedef struct ag_limits {
+  /* Instructions of Lua's virtual machine for one step of a task, which is what runs between two waits, and for one
+  ** callback. Whoever takes more gets a LimitError, has a tenth of the budget to clean up, and then gets the error
+  ** anew at each instruction, whatever it catches, until its step is over. Other tasks go on. Counting costs: loops of
+  ** plain arithmetic take twice the time, calls of library functions next to nothing. Counted by the thousand. */
+  unsigned long long instructions;
+  /* The same in seconds of processor time. Without [instructions] and with [signal] it costs nothing until it is
+  ** spent; without [signal] it costs what counting instructions costs. */
+  double seconds;
+  /* A signal that the host does not use, such as SIGRTMIN, or 0. The library handles it from then on: a timer on the
+  ** processor time of the thread that steps the loop sends it. It is late by some milliseconds, and coroutines are
+  ** only stopped in restricted mode, or where they come from agather.coroutine. Linux. */
+  int signal;
+  /* The next one raises a LimitError in who asks for it; what is there already goes on. */
+  size_t tasks;     /* tasks of one loop that have not ended */
+  size_t timers;    /* sleeping tasks, call_later and timeouts of one loop */
+  size_t callbacks; /* call_soon, call_later and done callbacks that have not run */
+  size_t items;     /* items in one queue */
+  size_t handles;   /* sockets and other handles that are open on one loop */
+  /* In restricted mode only, where 0 is the value in brackets. */
+  size_t string;   /* bytes of a string that string.rep makes (16 MiB) */
+  size_t chunk;    /* bytes of a text for load (1 MiB) */
+  size_t elements; /* elements that one call of table.move, insert or remove passes over (10 million) */
+} ag_limits;
+
+/* Sets the limits of the state, in place of those before; NULL: none. What hits one is a LimitError with .limit (the
+** name of the field above) and .value; when nobody catches it, it goes to the loop's exception handler with the task and
+** its traceback. Not while a loop runs. [-0, +0|1, -] AG_OK, AG_REENTRANT or AG_ERROR. */
+AG_API ag_status ag_set_limits(lua_State *L, const ag_limits *limits);
+
+/* How many handles [loop] may have open, or 0: for modules that open some. Loop's thread. */
+AG_API size_t ag_handle_limit(const ag_loop *loop);
+
+/* Restricts what is loaded from now on: gives the state new globals with nothing but what [allow] names and is safe.
+** [allow] is a list with a NULL at its end, of globals ("print"), whole libraries ("string"), single functions
+** ("string.rep", "agather.sleep") and submodules ("agather.net"); NULL stands for all that needs no trust.
+** What no hook can stop is replaced or missing: load takes text only, setmetatable no __gc, xpcall runs the handler
+** after the error has unwound, string.rep and the like have caps; metatables of strings and of the library's objects
+** are locked; there is no debug, io, package, string.dump, and of os only time, clock, date and difftime.
+** Set functions of your own with lua_setglobal afterwards. Called again, it takes away from the globals what [allow]
+** does not name, and gives nothing back. What was loaded before keeps what it had.
+** Not while a loop runs. [-0, +0|1, -] AG_OK, AG_REENTRANT or AG_ERROR. */
+AG_API ag_status ag_restrict(lua_State *L, const char *const *allow);
 
 /* ---- How a loop waits ---- */
 

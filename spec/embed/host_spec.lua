@@ -31,3 +31,30 @@ describe("a host", function()
     assert.equal("pong to ping 1\npong to ping 2\npong to ping 3\nnobody is left to answer\n", text)
   end)
 end)
+
+describe("a host of foreign scripts", function()
+  local text, ok = output_of("{ timeout 60 " .. build .. "embed_restricted 2>/dev/null; }")
+
+  it("ends each that runs away, and runs the next as if nothing had been", function()
+    assert.is_true(ok, text)
+    local runaways, harmless = 0, 0
+    for line in text:gmatch("[^\n]+") do
+      if line == "  the next script: done" then harmless = harmless + 1 else runaways = runaways + 1 end
+    end
+    assert.is_true(runaways >= 19, text)
+    assert.equal(runaways, harmless, text)
+  end)
+
+  it("names the limit that each has hit", function()
+    for name, message in pairs {
+      ["a memory bomb"] = "not enough memory",
+      ["a string.rep bomb"] = "string.rep: more than the 16777216 bytes that are allowed",
+      ["an endless loop"] = "a step took more than its 20000000 instructions",
+      ["an endless loop in a message handler"] = "a step took more than its 20000000 instructions",
+      ["a million tasks"] = "too many tasks: the limit is 1000",
+      ["an error whose text has no end"] = "(error object that has no text)",
+    } do
+      assert.truthy(("\n" .. text):find(("\n%s: %s\n"):format(name, message), 1, true), text)
+    end
+  end)
+end)

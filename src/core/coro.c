@@ -5,6 +5,7 @@
 #include "core/context.h"
 #include "core/error.h"
 #include "core/generator.h"
+#include "core/limits.h"
 #include "core/report.h"
 #include "core/task.h"
 
@@ -83,7 +84,8 @@ static void schedule(lua_State *L, ag_loop *loop, ag_task *task, int slot) {
 
 ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs) {
   ag_state *S = loop->S;
-  ag_task *task = new_task(L, loop->S, nargs);
+  ag_limit_check(L, S, tasks, loop->tasks);
+  ag_task *task = new_task(L, S, nargs);
   task->started = true;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_task);
   lua_setmetatable(L, -2);
@@ -168,6 +170,7 @@ ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg) {
     luaL_argerror(L, arg, lua_pushfstring(L, "awaitable expected, got %s", ag_type_name(L, index)));
   if (used)
     ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
+  ag_limit_check(L, S, tasks, loop->tasks);
   if (S->contexts_used)
     ag_context_inherit(L, S, index);
   lua_pushvalue(L, index);

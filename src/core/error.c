@@ -3,11 +3,25 @@
 
 #include <stdarg.h>
 
-static const char *const class_names[] = {
-    "CancelledError",    "TimeoutError",  "InvalidStateError",  "QueueEmpty",
-    "QueueFull",         "QueueShutDown", "BrokenBarrierError", "IncompleteReadError",
-    "LimitOverrunError", "OSError",       "DeadlockError",      "KeyboardInterrupt",
-    "ExceptionGroup",    "RuntimeError",  "LookupError",        NULL};
+#include "core/restrict.h"
+
+static const char *const class_names[] = {"CancelledError",
+                                          "TimeoutError",
+                                          "InvalidStateError",
+                                          "QueueEmpty",
+                                          "QueueFull",
+                                          "QueueShutDown",
+                                          "BrokenBarrierError",
+                                          "IncompleteReadError",
+                                          "LimitOverrunError",
+                                          "OSError",
+                                          "DeadlockError",
+                                          "KeyboardInterrupt",
+                                          "ExceptionGroup",
+                                          "RuntimeError",
+                                          "LookupError",
+                                          "LimitError",
+                                          NULL};
 
 /* Marks the classes: a table is a class when it holds this key. */
 static const char class_mark = 0;
@@ -75,6 +89,7 @@ static int class_call(lua_State *L) {
     lua_pushvalue(L, 2);
   lua_rawset(L, 4);
   lua_pushvalue(L, 1);
+  ag_restrict_metatable(L, ag_state_open(L));
   lua_setmetatable(L, 4);
   return 1;
 }
@@ -198,6 +213,7 @@ void ag_error_push(lua_State *L, ag_state *S, const char *name) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->errors);
   lua_getfield(L, -1, name);
   lua_remove(L, -2);
+  ag_restrict_metatable(L, S);
   lua_setmetatable(L, -2);
 }
 

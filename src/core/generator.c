@@ -7,6 +7,7 @@
 #include <lualib.h>
 
 #include "core/error.h"
+#include "core/limits.h"
 #include "core/task.h"
 
 /* ---- the body ---- */
@@ -87,7 +88,7 @@ static int go_on(lua_State *L, ag_state *S, int nargs) {
     loop->inner_stuck = stuck || !lua_isyieldable(L);
     task->parked = false;
   }
-  int nres, status = lua_resume(co, L, nargs, &nres);
+  int nres, status = ag_resume(S, co, L, nargs, &nres);
   if (task != NULL) {
     loop->here = outer;
     loop->inner_stuck = stuck;
@@ -215,7 +216,7 @@ static int close_done(lua_State *L, int status, lua_KContext context) {
   lua_State *co = lua_tothread(L, 1); /* 2: whether it failed, 3: the error */
   bool failed = !lua_toboolean(L, 2) && !is_exit(L, ag_self(L), 3);
   if (lua_status(co) == LUA_YIELD) { /* it caught the exit and yielded again: now by force */
-    int closed = lua_resetthread(co);
+    int closed = ag_reset(ag_self(L), co);
     lua_pushboolean(L, closed == LUA_OK);
     if (closed == LUA_OK)
       return 1;
@@ -246,7 +247,7 @@ static int close(lua_State *L) {
     lua_pop(co, 1);
   }
   if (!ours) {
-    int status = lua_resetthread(co);
+    int status = ag_reset(S, co);
     lua_pushboolean(L, status == LUA_OK);
     if (status == LUA_OK)
       return 1;

@@ -6,6 +6,7 @@
 
 #include "core/context.h"
 #include "core/error.h"
+#include "core/limits.h"
 #include "core/report.h"
 
 static void handle_run(ag_loop *loop, lua_State *L, ag_node *node) {
@@ -23,7 +24,10 @@ static void handle_run(ag_loop *loop, lua_State *L, ag_node *node) {
   bool swapped = S->contexts_used;
   if (swapped)
     ag_context_swap(L, S, self);
+  bool opened = S->limiter != NULL && ag_budget_open(L, S);
   int status = lua_pcall(L, handle->nargs, 0, 0);
+  if (opened)
+    ag_budget_close(S);
   if (swapped)
     ag_context_swap(L, S, self);
   loop->task = outer;
@@ -66,6 +70,7 @@ void ag_handle_kept(lua_State *L, ag_state *S, ag_handle *handle) {
 ag_handle *ag_handle_new(lua_State *L, ag_loop *loop, int fn) {
   ag_state *S = loop->S;
   int nargs = lua_gettop(L) - fn;
+  ag_limit_check(L, S, callbacks, S->callbacks);
   luaL_argcheck(L, nargs < 250, fn, "too many arguments for a callback");
   ag_handle *handle = lua_newuserdatauv(L, sizeof *handle, nargs + 1);
   memset(handle, 0, sizeof *handle);
@@ -83,6 +88,7 @@ ag_handle *ag_handle_new(lua_State *L, ag_loop *loop, int fn) {
     ag_context_inherit(L, S, -1);
   lua_pushvalue(L, -1);
   handle->slot = ag_keep(L, S);
+  S->callbacks++;
   return handle;
 }
 
@@ -99,6 +105,8 @@ ag_handle *ag_handle_to(lua_State *L, ag_state *S, int index) {
 void ag_handle_release(lua_State *L, ag_state *S, ag_handle *handle) {
   int slot = handle->slot;
   handle->slot = 0;
+  if (slot != 0)
+    S->callbacks--;
   ag_drop(L, S, slot);
 }
 
@@ -110,6 +118,8 @@ ag_handle *ag_handle_of(ag_node *node) {
 
 static int schedule(lua_State *L, ag_loop *loop, int fn, double when) {
   luaL_checktype(L, fn, LUA_TFUNCTION);
+  if (!isnan(when))
+    ag_limit_check(L, loop->S, timers, loop->timers.count);
   ag_handle *handle = ag_handle_new(L, loop, fn);
   handle->when = when;
   if (isnan(when)) {

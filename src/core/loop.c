@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/gather.h"
 #include "core/handle.h"
+#include "core/limits.h"
 #include "core/post.h"
 #include "core/report.h"
 #include "core/task.h"
@@ -96,12 +97,13 @@ static int run_ready(lua_State *L) {
   ag_loop *loop = lua_touserdata(L, 1);
   bool once = lua_toboolean(L, 2);
   lua_settop(L, 0);
+  void (*usual)(ag_loop *, lua_State *, ag_node *) = loop->S->limiter == NULL ? ag_task_step : NULL;
   for (;;) {
     while (!ag_list_empty(&loop->current)) {
       ag_node *node = ag_container(loop->current.next, ag_node, link);
       ag_link_remove(&node->link);
       loop->runs = node;
-      if (node->run == ag_task_step && ag_task_go_on(loop, L, node))
+      if (node->run == usual && ag_task_go_on(loop, L, node))
         continue;
       node->run(loop, L, node);
       lua_settop(L, 0);
@@ -170,11 +172,14 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
   ag_task *task = loop->task;
   bool solo = loop->solo, stuck = loop->inner_stuck;
   lua_State *here = loop->here;
+  bool limited = loop->S->limiter != NULL, within = limited && ag_budget_suspend(loop->S);
   lua_pushcfunction(L, run_ready);
   lua_pushlightuserdata(L, loop);
   lua_pushboolean(L, once);
   int status = lua_pcall(L, 2, 0, 0);
   loop->here = here; /* this may be an iteration within a task */
+  if (limited)
+    ag_budget_continue(L, loop->S, within);
   if (status != LUA_OK) {
     loop->task = task;
     loop->solo = solo;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/limits.h"
 #include "core/waiters.h"
 
 enum kind { FIFO, LIFO, PRIORITY };
@@ -222,6 +223,7 @@ static int put_now(lua_State *L, ag_state *S, queue *q) {
     return shut(L);
   if (full(q))
     return ag_error_raise(L, S, "QueueFull", "the queue is full (%I items)", q->count);
+  ag_limit_check(L, S, items, q->count);
   put_item(L, q, 1);
   q->unfinished++;
   ag_waiters_take_one(S, &q->getters);

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "core/error.h"
+#include "core/limits.h"
 #include "core/task.h"
 
 /* Lives as long as the failed future does: user value 1 is what the future held there, 2 the future. */
@@ -25,7 +26,8 @@ static void print_context(lua_State *L, int context) {
     fprintf(stderr, "  %s\n", luaL_tolstring(L, -1, NULL));
   lua_getfield(L, context, "exception");
   if (!lua_isnil(L, -1)) {
-    fprintf(stderr, "%s\n", luaL_tolstring(L, -1, NULL));
+    ag_error_message(L, lua_gettop(L));
+    fprintf(stderr, "%s\n", lua_tostring(L, -1));
     if (lua_istable(L, -2) && lua_getfield(L, -2, "traceback") == LUA_TSTRING)
       fprintf(stderr, "%s\n", lua_tostring(L, -1));
   }
@@ -90,9 +92,8 @@ void ag_set_error_sink(ag_loop *loop, ag_error_sink sink, void *data) {
   loop->sink_data = data;
 }
 
-/* Calls the handler with the context on top. [-1, +0, -] */
-static void handle(lua_State *L, ag_loop *loop, ag_unhandled_kind kind) {
-  int context = lua_gettop(L);
+/* Gives the context at [context] to the host's sink and the script's handler, or prints it. */
+static void deliver(lua_State *L, ag_loop *loop, ag_unhandled_kind kind, int context) {
   bool sunk = loop->sink != NULL;
   if (sunk)
     tell(L, loop, kind, context);
@@ -103,17 +104,16 @@ static void handle(lua_State *L, ag_loop *loop, ag_unhandled_kind kind) {
     lua_pushvalue(L, context);
     int status = lua_pcall(L, 1, 0, 0);
     loop->task = outer;
-    if (status == LUA_OK) {
-      lua_settop(L, context - 1);
+    if (status == LUA_OK)
       return;
-    }
     if (sunk) {
       lua_setfield(L, context, "exception");
       lua_pushliteral(L, "Exception in the exception handler");
       lua_setfield(L, context, "message");
       tell(L, loop, AG_UNHANDLED_HANDLER, context);
     } else {
-      fprintf(stderr, "Exception in the exception handler: %s\n", luaL_tolstring(L, -1, NULL));
+      ag_error_message(L, lua_gettop(L));
+      fprintf(stderr, "Exception in the exception handler: %s\n", lua_tostring(L, -1));
     }
   }
   if (!sunk) {
@@ -121,6 +121,15 @@ static void handle(lua_State *L, ag_loop *loop, ag_unhandled_kind kind) {
     lua_pushvalue(L, context);
     lua_pcall(L, 1, 0, 0);
   }
+}
+
+/* Calls the handler with the context on top. [-1, +0, -] */
+static void handle(lua_State *L, ag_loop *loop, ag_unhandled_kind kind) {
+  int context = lua_gettop(L);
+  bool opened = loop->S->limiter != NULL && ag_budget_open(L, loop->S);
+  deliver(L, loop, kind, context);
+  if (opened)
+    ag_budget_close(loop->S);
   lua_settop(L, context - 1);
 }
 

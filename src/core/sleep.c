@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "core/limits.h"
 #include "core/task.h"
 
 static int sleep_resumed(lua_State *L, int status, lua_KContext context) {
@@ -36,6 +37,7 @@ static int sleep_(lua_State *L) {
     ag_loop_ready(loop, &task->timer.node);
     return ag_task_park(L, task, AG_WAIT_NONE, (lua_KContext)S, sleep_resumed);
   }
+  ag_limit_check(L, S, timers, loop->timers.count);
   if (!ag_timer_start(&loop->timers, &task->timer, ag_loop_time(loop) + seconds))
     return luaL_error(L, "not enough memory");
   task->timer.node.run = sleep_due;
@@ -80,6 +82,7 @@ static void direct_step(ag_loop *loop, lua_State *L, ag_node *node) {
   double seconds = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : 0;
   lua_pop(L, 2);
   if (!task->must_cancel && seconds > 0 && task->future.count > 0 &&
+      !ag_limit_reached(loop->S, timers, loop->timers.count) &&
       ag_timer_start(&loop->timers, &task->timer, ag_loop_time(loop) + seconds)) {
     node->run = direct_due;
     task->wait = AG_WAIT_SLEEP;

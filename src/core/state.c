@@ -4,11 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/limits.h"
+
 static const char state_key = 0;
 
 static int state_gc(lua_State *L) {
   ag_state *S = lua_touserdata(L, 1);
   S->closed = true;
+  ag_limits_close(S);
   free(S->free_slots);
   S->free_slots = NULL;
   free(S->pool);
@@ -17,12 +20,16 @@ static int state_gc(lua_State *L) {
   return 0;
 }
 
-int ag_weak_table(lua_State *L, const char *mode) {
+void ag_push_weak_table(lua_State *L, const char *mode) {
   lua_newtable(L);
   lua_createtable(L, 0, 1);
   lua_pushstring(L, mode);
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
+}
+
+int ag_weak_table(lua_State *L, const char *mode) {
+  ag_push_weak_table(L, mode);
   return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 

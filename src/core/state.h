@@ -67,6 +67,9 @@ typedef struct ag_state {
   bool requests_used;   /* some request had a message */
   bool debug;           /* remember where coros were made */
   bool closed;
+  struct ag_limiter *limiter; /* what scripts may use, or NULL: no limits (see limits.h) */
+  size_t callbacks;           /* handles that have not run */
+  bool restricted;            /* scripts see what ag_restrict left them */
 } ag_state;
 
 /* The state of the calling C function of this module (upvalue 1). */
@@ -111,6 +114,8 @@ void ag_thread_give(lua_State *L, ag_state *S, ag_thread thread, bool spoiled);
 /* A loop has ended: the pool forgets its peak, the table of the living its length. Never raises. */
 void ag_trim(lua_State *L, ag_state *S);
 
+/* Pushes a table with weak keys ("k"), values ("v"). [-0, +1, m] */
+void ag_push_weak_table(lua_State *L, const char *mode);
 /* A registry reference to a table with weak keys ("k"), values ("v"). [-0, +0, m] */
 int ag_weak_table(lua_State *L, const char *mode);
 

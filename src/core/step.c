@@ -6,6 +6,7 @@
 
 #include "core/chain.h"
 #include "core/error.h"
+#include "core/limits.h"
 #include "core/task.h"
 
 /* On the stack of a thread that works: the message handler, the living, the task; then its function. */
@@ -205,7 +206,7 @@ static int work_resumed(lua_State *L, int status, lua_KContext context) {
 /* Takes a fresh task from the ready queue, to run on the thread that has just ended another. */
 static bool next_fresh(ag_state *S, ag_thread thread) {
   ag_loop *loop = S->running;
-  if (loop->solo || !S->recycle || ag_list_empty(&loop->current))
+  if (loop->solo || S->limiter != NULL || ag_list_empty(&loop->current))
     return false;
   ag_node *node = ag_container(loop->current.next, ag_node, link);
   if (node->run != ag_task_step)
@@ -293,7 +294,7 @@ static void reset_thread(lua_State *L, ag_state *S, ag_thread thread) {
   if (thread.L == NULL)
     return;
   if (lua_status(thread.L) == LUA_YIELD && !S->closed)
-    lua_resetthread(thread.L);
+    ag_reset(S, thread.L);
   ag_thread_give(L, S, thread, true);
 }
 
@@ -343,7 +344,7 @@ static void stepped(lua_State *L, ag_loop *loop, ag_thread thread, int status, i
     thread = task->thread;
     loop->here = thread.L;
     task->parked = task->entering = false;
-    status = lua_resume(thread.L, L, nargs, &nres);
+    status = ag_resume(S, thread.L, L, nargs, &nres);
   }
   if (status == LUA_YIELD) {
     if (!task->parked)
@@ -409,8 +410,11 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
   loop->inner_stuck = false;
   task->parked = false;
   int nres;
-  int status = lua_resume(thread.L, L, 0, &nres);
+  bool opened = S->limiter != NULL && ag_budget_open(L, S);
+  int status = ag_resume(S, thread.L, L, 0, &nres);
   stepped(L, loop, thread, status, nres);
+  if (opened)
+    ag_budget_close(S);
   loop->task = outer;
   loop->here = here;
   loop->solo = was_solo;

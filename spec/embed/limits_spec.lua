@@ -1,0 +1,209 @@
+-- src/core/limits.c, budget.c, ticker.c and memory.c, through a host that sets them: see limited.c.
+local limited = require "spec.support.limited"
+
+local function count(text, what) return select(2, text:gsub(what, "")) end
+
+-- Prints 1, 2, 3 in steps of its own.
+local others = "spawn=for i = 1, 3 do agather.sleep(0.002) print('other', i) end"
+local catch_all = "spawn=local ok, e = pcall(function() %s end) print(ok, e.limit, e.value, e) "
+  .. "print(agather.is_error(e, agather.LimitError))"
+
+describe("the cap on memory", function()
+  it("is an error that a script can catch, and the memory comes back", function()
+    local output = limited("memory=4e6", "spawn=local ok, e = pcall(function() local t = {} "
+      .. "while true do t[#t + 1] = ('x'):rep(1000) .. #t end end) print(ok, e)", "run=5", others, "run=1", "used")
+    assert.truthy(output:find("false\tnot enough memory\n", 1, true), output)
+    assert.equal(3, count(output, "other\t"))
+    local used, peak, refused = output:match("used (%d+) peak (%d+) refused (%d+)")
+    assert.is_true(tonumber(used) < 2000000 and tonumber(peak) <= 4000000 and tonumber(refused) > 0, output)
+  end)
+
+  it("leaves a reserve to clean up with", function()
+    local script = "spawn=local all = {} local _ <close> = setmetatable({}, {__close = function() "
+      .. "local t = {} for i = 1, 100 do t[i] = {i} end print('cleaned', #t) end}) "
+      .. "local last while true do last = {last} all[1] = last end"
+    local output = limited("memory=2e6", "reserve=65536", script, "run=5", others, "run=1", "used")
+    assert.truthy(output:find("cleaned\t100\n", 1, true), output)
+    assert.equal(3, count(output, "other\t"))
+    assert.is_true(tonumber(output:match("peak (%d+)")) <= 2000000 + 65536)
+  end)
+
+  it("holds where a script goes on after the error, and the reserve too", function()
+    local output = limited("memory=2e6", "reserve=65536", "spawn=local last for i = 1, 20 do "
+      .. "pcall(function() while true do last = {last} end end) end last = nil print('gave up')",
+      "run=5", others, "run=1", "used")
+    assert.truthy(output:find("gave up", 1, true), output)
+    assert.equal(3, count(output, "other\t"))
+    assert.is_true(tonumber(output:match("peak (%d+)")) <= 2000000 + 65536)
+  end)
+
+  it("is reported with the task's name when nobody catches it", function()
+    local output = limited("memory=2e6", "spawn=local last while true do last = {last} end", "run=5", "end")
+    assert.truthy(output:find("<Task failed name='Task-1'", 1, true), output)
+    assert.truthy(output:find("not enough memory", 1, true), output)
+  end)
+end)
+
+for name, settings in pairs {
+  ["instructions"] = { "instructions=3e6" },
+  ["few instructions"] = { "instructions=300" },
+  ["time that a hook looks at"] = { "seconds=0.02" },
+  ["time that a timer looks at"] = { "seconds=0.02", "signal=1" },
+} do
+  describe("a budget of " .. name, function()
+    local few = name == "few instructions"
+    local function run(...)
+      local steps = { table.unpack(settings) }
+      steps[#steps + 1] = "limit"
+      steps[#steps + 1] = "restrict"
+      for _, script in ipairs { ... } do steps[#steps + 1] = "spawn=" .. script end
+      steps[#steps + 1] = others
+      steps[#steps + 1] = "run=10"
+      steps[#steps + 1] = "end"
+      return limited(table.unpack(steps))
+    end
+
+    for what, script in pairs {
+      ["an endless loop"] = "while true do end",
+      ["an endless loop inside pcall"] = "while true do pcall(function() while true do end end) end",
+      ["an endless loop inside agather.pcall"] = "while true do agather.pcall(function() while true do end end) end",
+      ["an endless loop in a coroutine"] = "coroutine.wrap(function() while true do end end)()",
+      ["coroutines that catch all and nest"] =
+        "local function f() coroutine.wrap(function() while true do pcall(f) end end)() end f()",
+      ["short coroutines without end"] = "while true do coroutine.wrap(function() for _ = 1, 100 do end end)() end",
+      ["short coroutines in short coroutines"] = "local function deep(n) for _ = 1, 100 do "
+        .. "if n > 0 then coroutine.wrap(deep)(n - 1) end end end while true do deep(5) end",
+      ["a loop in a <close> handler"] =
+        "local x <close> = setmetatable({}, {__close = function() while true do end end}) error('leave')",
+      ["loops in <close> handlers that it runs itself"] = "local function new() return setmetatable({}, {__close = "
+        .. "function() while true do end end}) end local a <close> = new() local b <close> = new() while true do end",
+      ["a loop in a comparator"] =
+        "while true do pcall(table.sort, {3, 1, 2}, function() while true do end end) end",
+      ["a loop in a replacement"] = "while true do pcall(string.gsub, 'abc', '.', function() while true do end end) end",
+      ["a loop in a message handler"] = "local function f() while true do end end while true do xpcall(f, f) end",
+      ["a loop in agather's message handler"] =
+        "local function f() while true do end end while true do agather.xpcall(f, f) end",
+      ["a loop in the text of its error"] =
+        "error(setmetatable({}, {__tostring = function() while true do end end}))",
+      ["a loop in what it changes of the error classes"] = "agather.LimitError.__index = function() while true do end end "
+        .. "agather.LimitError.__tostring = agather.LimitError.__index agather.LimitError.__gc = agather.LimitError.__index "
+        .. "while true do pcall(agather.LimitError) end",
+      ["a loop in a child that starts at once"] = "agather.create_task(agather.async(function() while true do end end)(), "
+        .. "{eager_start = true}) while true do end",
+    } do
+      it("stops " .. what .. ", while others go on", function()
+        local output = run(script)
+        assert.equal(3, count(output, "other\t"), output)
+        assert.truthy(output:find("<Task failed name='Task-1'", 1, true), output)
+        if what:find("text of its error", 1, true) or what:find("error classes", 1, true) then
+          assert.truthy(output:find("(error object that has no text)", 1, true), output)
+        else
+          assert.truthy(output:find("a step took more than its ", 1, true), output)
+        end
+      end)
+    end
+
+    if few then return end
+
+    it("stops a loop in a callback, and one in the handler that a host gave", function()
+      local output = limited(settings[1], settings[2] or "tasks=10", "limit",
+        "spawn=local loop = agather.get_running_loop() loop:set_exception_handler(function() while true do end end) "
+        .. "loop:call_soon(function() while true do end end)", others, "run=10")
+      assert.equal(3, count(output, "other\t"), output)
+      assert.truthy(output:find("Exception in callback function <script", 1, true), output)
+    end)
+
+    it("leaves a tenth of itself for cleaning up", function()
+      local output = run("local scope <close> = agather.timeout(5) local _ <close> = setmetatable({}, {__close = "
+        .. "function() for i = 1, 100 do end print('cleaned') end}) while true do end")
+      assert.truthy(output:find("cleaned\n", 1, true), output)
+    end)
+
+    it("is what each step has anew", function()
+      local output = run("local most = 0 for round = 1, 30 do for i = 1, 1e5 do end agather.sleep(0) end print('steps')")
+      assert.truthy(output:find("steps\n", 1, true), output)
+      assert.is_nil(output:find("took more", 1, true), output)
+    end)
+
+    it("leaves a script that has caught the error and waits to itself", function()
+      local output = run("local ok, e = pcall(function() while true do end end) agather.sleep(0) "
+        .. "print(ok, agather.is_error(e, agather.LimitError), e.limit, e.value)")
+      local limit, value = settings[1]:match("(%a+)=(.*)")
+      value = limit == "instructions" and ("%d"):format(tonumber(value)) or value
+      assert.truthy(output:find(("false\ttrue\t%s\t%s\n"):format(limit, value), 1, true), output)
+    end)
+
+    it("is not the host's", function()
+      local output = limited(settings[1], settings[2] or "tasks=10", "limit",
+        "spawn=while true do end", "run=5", "do=for i = 1, 1e7 do end print('done')", "run=1")
+      assert.truthy(output:find("done\n", 1, true), output)
+    end)
+
+    it("ends with ag_set_limits(NULL)", function()
+      local output = limited(settings[1], settings[2] or "tasks=10", "limit", "spawn=while true do end", "run=5",
+        "unlimit", "spawn=for i = 1, 1e7 do end print('done')", "run=10")
+      assert.truthy(output:find("done\n", 1, true), output)
+    end)
+  end)
+end
+
+describe("a limit on how many", function()
+  for limit, script in pairs {
+    tasks = "while true do agather.spawn(agather.sleep, 9) end",
+    timers = "while true do agather.get_running_loop():call_later(9, print) end",
+    callbacks = "while true do agather.get_running_loop():call_soon(function() end) end",
+    items = "local q = agather.Queue() while true do q:put(1) end",
+  } do
+    it(limit .. " is a LimitError that names it, in who wants one more", function()
+      local output = limited(limit .. "=20", "limit", catch_all:format(script), "run=0.05", "end", others, "run=1")
+      assert.truthy(output:find(("false\t%s\t20\ttoo many %s: the limit is 20\ntrue\n"):format(limit, limit), 1, true),
+        output)
+      assert.equal(3, count(output, "other\t"), output)
+    end)
+  end
+
+  it("tasks holds for coroutines that become tasks, and for the host", function()
+    local output = limited("tasks=3", "limit", "spawn=local f = agather.async(agather.sleep) "
+      .. "print(pcall(agather.create_task, f(9))) print(pcall(agather.create_task, f(9))) "
+      .. "print(pcall(agather.create_task, f(9)))", "run=0.05", "spawn=agather.sleep(9)", "spawn=agather.sleep(9)")
+    assert.equal(2, count(output, "true\t<Task"), output)
+    assert.equal(1, count(output, "false\ttoo many tasks"), output)
+    assert.equal(1, count(output, "ag_spawn: too many tasks: the limit is 3\n"), output)
+  end)
+
+  it("timers holds for sleeping tasks, which are not woken by it", function()
+    local output = limited("timers=2", "limit", "spawn=agather.sleep(0.02) print('slept')",
+      "spawn=agather.sleep(0.02) print('slept')", "spawn=print(pcall(agather.sleep, 9)) agather.sleep(0)", "run=1")
+    assert.equal(2, count(output, "slept\n"), output)
+    assert.equal(1, count(output, "false\ttoo many timers: the limit is 2\n"), output)
+  end)
+
+  it("items leaves those that wait in the queue, of each kind of queue", function()
+    for _, kind in ipairs { "Queue", "LifoQueue", "PriorityQueue" } do
+      local output = limited("items=2", "limit", ("spawn=local q = agather.%s() q:put(1) q:put_nowait(2) "
+        .. "print(pcall(q.put, q, 3)) print(pcall(q.put_nowait, q, 3)) print(q:qsize(), q:get() + q:get())"):format(kind),
+        "run=1")
+      assert.equal(2, count(output, "false\ttoo many items: the limit is 2\n"), output)
+      assert.truthy(output:find("2\t3\n", 1, true), output)
+    end
+  end)
+
+  it("is counted down by what ends", function()
+    local output = limited("tasks=3", "timers=3", "callbacks=3", "limit", "spawn=for i = 1, 50 do "
+      .. "agather.await(agather.spawn(agather.sleep, 0.0001)) local handle = agather.get_running_loop():call_later(9, print) "
+      .. "handle:cancel() handle:cancel() end print('done')", "run=5")
+    assert.equal("done\n", output)
+  end)
+end)
+
+describe("setting limits", function()
+  it("refuses a time that is none", function()
+    local output = limited("seconds=-1", "limit", "seconds=nan", "limit")
+    assert.equal(2, count(output, "ag_set_limits: seconds must not be negative"), output)
+  end)
+
+  it("refuses a signal that cannot be had", function()
+    local output = limited("seconds=1", "signal=100", "limit")
+    assert.truthy(output:find("no timer with the signal %d+ can be had"), output)
+  end)
+end)
