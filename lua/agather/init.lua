@@ -24,6 +24,7 @@ local builtins = {
   TaskGroup = "group",
   Barrier = "barrier",
   map = "map",
+  from_callback = "callback",
 }
 
 agather.FIRST_COMPLETED = "FIRST_COMPLETED"
