@@ -8,13 +8,39 @@ local function output_of(command)
   return text, pipe:close()
 end
 
+-- The lines that a host prints, sorted: what runs side by side is free to print in any order.
+local function lines_of(command)
+  local text, ok = output_of(command)
+  assert.is_true(ok, text)
+  local lines = {}
+  for line in text:gmatch("[^\n]+") do lines[#lines + 1] = line end
+  table.sort(lines)
+  return lines
+end
+
+local function exists(name)
+  local file <close> = io.open(build .. name)
+  return file ~= nil
+end
+
 describe("a host", function()
+  it("needs no more than to open the library and to run a script", function()
+    assert.same({ "soup and salad" }, lines_of(build .. "embed_smallest"))
+  end)
+
   it("runs tasks beside its own poll loop", function()
-    local text, ok = output_of("echo hello | " .. build .. "embed_poll")
-    assert.is_true(ok, text)
-    local lines = {}
-    for line in text:gmatch("[^\n]+") do lines[#lines + 1] = line end
-    table.sort(lines)
-    assert.same({ "input of 6 bytes", "task\t1", "task\t2", "task\t3" }, lines)
+    assert.same({ "input of 6 bytes", "task\t1", "task\t2", "task\t3" },
+      lines_of("echo hello | " .. build .. "embed_poll"))
+  end)
+
+  it("gives scripts a share of each frame of a game", function()
+    assert.same({ "400 plans were made in one frame: false", "the fox has walked 5 steps",
+      "the snail has walked 20 steps" }, lines_of(build .. "embed_game"))
+  end)
+
+  it("runs tasks as a source of a GLib main loop", function()
+    if not exists("embed_glib") then return pending("libglib2.0-dev is missing: the host in GLib was not built") end
+    assert.same({ "task\t1", "task\t2", "task\t3", "tick 1 of GLib", "tick 2 of GLib" },
+      lines_of(build .. "embed_glib"))
   end)
 end)

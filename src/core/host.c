@@ -16,8 +16,11 @@ ag_status ag_open(lua_State *L) {
   return status_of(lua_pcall(L, 0, 1, 0));
 }
 
+/* The host has nothing but the pointer, also when the loop is closed: its memory stays as long as the Lua state. */
 static int create(lua_State *L) {
-  lua_pushlightuserdata(L, ag_loop_new(L, ag_state_open(L), false, false));
+  ag_loop *loop = ag_loop_new(L, ag_state_open(L), false, false);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, loop);
+  lua_pushlightuserdata(L, loop);
   return 1;
 }
 
@@ -62,7 +65,9 @@ static bool anything_ready(const ag_loop *loop) {
 static int step(lua_State *L) {
   ag_loop *loop = lua_touserdata(L, 1);
   loop->poller->wait(loop->poller, 0);
-  ag_loop_iterate(L, loop, false, true);
+  do
+    ag_loop_iterate(L, loop, false, true);
+  while (loop->slice_end != 0 && anything_ready(loop) && !ag_loop_out_of_time(loop));
   loop->poller->wait(loop->poller, 0); /* what the tasks have just asked for must be known to ag_fd */
   return 0;
 }
@@ -83,6 +88,17 @@ ag_status ag_step(lua_State *L, ag_loop *loop) {
     return AG_MORE;
   bool scheduled = loop->tasks > 0 || loop->timers.count > 0 || loop->poller->alive(loop->poller);
   return scheduled ? AG_IDLE : AG_DONE;
+}
+
+ag_status ag_step_for(lua_State *L, ag_loop *loop, double seconds) {
+  if (loop->closed)
+    return AG_CLOSED;
+  if (loop->S->running != NULL)
+    return AG_REENTRANT;
+  loop->slice_end = ag_loop_time(loop) + (seconds > 0 ? seconds : 0);
+  ag_status status = ag_step(L, loop);
+  loop->slice_end = 0;
+  return status;
 }
 
 double ag_timeout(const ag_loop *loop) {

@@ -94,10 +94,14 @@ static int run_ready(lua_State *L) {
       ag_node *node = ag_container(loop->current.next, ag_node, link);
       ag_link_remove(&node->link);
       loop->runs = node;
-      if (node->run == ag_task_step && ag_task_go_on(loop, L, node))
-        continue;
-      node->run(loop, L, node);
-      lua_settop(L, 0);
+      if (node->run != ag_task_step || !ag_task_go_on(loop, L, node)) {
+        node->run(loop, L, node);
+        lua_settop(L, 0);
+      }
+      if (ag_loop_out_of_time(loop)) {
+        loop->runs = NULL;
+        return 0; /* the rest of this iteration is for the next step */
+      }
     }
     loop->runs = NULL;
     if (once || loop->stopping || (loop->until != NULL && *loop->until) || loop->suspects || loop->interrupts != 0 ||
