@@ -43,4 +43,9 @@ describe("a host", function()
     assert.same({ "task\t1", "task\t2", "task\t3", "tick 1 of GLib", "tick 2 of GLib" },
       lines_of(build .. "embed_glib"))
   end)
+
+  it("shares its libuv loop with tasks and with Lua's luv", function()
+    if not exists("embed_luv") then return pending("lua-luv-dev is missing: the host with luv was not built") end
+    assert.same({ "20 ms of luv, 10 ms of agather", "tick of the host" }, lines_of(build .. "embed_luv"))
+  end)
 end)
