@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/companion.h"
 #include "core/error.h"
 #include "core/gather.h"
 #include "core/handle.h"
@@ -112,7 +113,8 @@ static int run_ready(lua_State *L) {
 }
 
 /* Blocks until something may be ready. False: nothing can ever come. */
-static bool wait_for_work(ag_loop *loop) {
+static bool wait_for_work(lua_State *L, ag_loop *loop) {
+  ag_companions_meet(L, loop);
   ag_poller *poller = loop->poller;
   if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when)) { /* a deadline that never comes is none */
     if (!poller->alive(poller))
@@ -156,7 +158,7 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
       ag_report_suspects(L, loop, false);
     if (loop->interrupts != 0)
       answer_interrupts(L, loop);
-    if (block && ag_list_empty(&loop->ready) && !wait_for_work(loop))
+    if (block && ag_list_empty(&loop->ready) && !wait_for_work(L, loop))
       return false;
     if (loop->interrupts != 0)
       answer_interrupts(L, loop);
@@ -182,6 +184,7 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
 }
 
 bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until) {
+  ag_companions_meet(L, loop); /* a loop that never waits has them too */
   while (!loop->stopping && (until == NULL || !*until)) {
     const bool *outer = loop->until;
     loop->until = until;

@@ -28,6 +28,7 @@ struct ag_loop {
   bool interrupted;             /* the main task was cancelled because of one */
   int main;                     /* a slot of its own for the main task of run, or 0 */
   const bool *until;            /* ends the innermost ag_loop_run */
+  uint8_t met;                  /* bits of the companions that have been joined */
   bool has_io;                  /* the poller is not the built-in one */
   bool suspects;                /* something failed that nobody waits for: look whether it is reachable */
   double collected, collection; /* when the last such collection ended, how long it took; seconds */

@@ -30,6 +30,7 @@ void ag_open_connect(lua_State *L);
 void ag_open_file(lua_State *L);
 void ag_open_fs(lua_State *L);
 void ag_open_fs_whole(lua_State *L);
+void ag_open_guest(lua_State *L);
 void ag_open_job(lua_State *L);
 void ag_open_listener(lua_State *L);
 void ag_open_lookup(lua_State *L);
