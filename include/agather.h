@@ -62,9 +62,9 @@ AG_API ag_status ag_spawn(lua_State *L, ag_loop *loop, int nargs);
 AG_API ag_status ag_step(lua_State *L, ag_loop *loop);
 
 /* The same for hosts that give scripts a share of each frame: runs what is ready, and what that makes ready, until
-*nothing
-** is or [seconds] have passed; AG_MORE: some of it is left for the next step. A task is not stopped in the middle: one
-** that computes for long without waiting overruns. However short the time, one task runs. [-0, +0|1, -] */
+** nothing is or [seconds] have passed; AG_MORE: some of it is left for the next step. A task is not stopped in the
+** middle: one that computes for long without waiting overruns. However short the time, one task runs.
+** [-0, +0|1, -] */
 AG_API ag_status ag_step_for(lua_State *L, ag_loop *loop, double seconds);
 
 /* Seconds until the loop wants a step: 0 at once, negative when only input, ag_wakeup or the host can make work. */

@@ -27,12 +27,10 @@ typedef struct ag_uv ag_uv;
 ** Thread of [uv]; it must be that of the Lua state. [-0, +0, -] */
 static inline ag_uv *ag_uv_attach(lua_State *L, ag_loop *loop, uv_loop_t *uv);
 /* After the host has given the loop work (ag_spawn, ag_wake ...) outside of uv_run: keeps the next uv_run from
- *returning
- ** before the work is done. Needless from within callbacks. */
+** returning before the work is done. Needless from within callbacks. */
 static inline void ag_uv_update(ag_uv *bridge);
 /* Ends it. The handles close, and the memory is given back, with the next turns of uv: run it before uv_loop_close.
- *Call
- ** it before ag_loop_destroy, and not from within a task. */
+** Call it before ag_loop_destroy, and not from within a task. */
 static inline void ag_uv_detach(ag_uv *bridge);
 
 /* ---- How it is done ---- */

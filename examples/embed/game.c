@@ -1,7 +1,6 @@
-/* A game with fixed steps of 1/60 s: scripts run as tasks and get 2 ms of each frame; what they do not finish goes on
- *in
- ** the next. frame() lets a script wait for the next frame: a builtin that waits, written in C.
- ** Build: cc game.c $(pkg-config --cflags --libs agather lua5.4); run: ./game */
+/* A game with fixed steps of 1/60 s: scripts run as tasks and get 2 ms of each frame; what they do not finish goes
+** on in the next. frame() lets a script wait for the next frame: a builtin that waits, written in C.
+** Build: cc game.c $(pkg-config --cflags --libs agather lua5.4); run: ./game */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime, nanosleep */
 #include <agather.h>
 #include <lauxlib.h>

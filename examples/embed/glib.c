@@ -1,7 +1,6 @@
 /* A host in a GLib main loop: agather's loop is one more source of it. The source is ready when the loop's descriptor
- *is
- ** readable, when its deadline has come, or when a task is ready; being dispatched is one step.
- ** Build: cc glib.c $(pkg-config --cflags --libs agather lua5.4 glib-2.0) -lm */
+** is readable, when its deadline has come, or when a task is ready; being dispatched is one step.
+** Build: cc glib.c $(pkg-config --cflags --libs agather lua5.4 glib-2.0) -lm; run: ./glib */
 #include <agather.h>
 #include <glib-unix.h>
 #include <lauxlib.h>

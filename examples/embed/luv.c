@@ -1,6 +1,5 @@
 /* A host that owns a libuv loop. It shares it with agather, whose tasks run inside uv_run, and with Lua's luv module,
-*so
-** that scripts can mix the two: what calls back becomes what can be awaited.
+** so that scripts can mix the two: what calls back becomes what can be awaited.
 ** Build: cc luv.c $(pkg-config --cflags --libs agather lua5.4-luv lua5.4 libuv); run: ./luv */
 #include <agather_uv.h>
 #include <lauxlib.h>

@@ -1,6 +1,5 @@
 /* Libraries with an event loop of their own that scripts load beside this one: a loop makes their acquaintance before
-*it
-** blocks. Knows nothing of them but their names and a function in Lua that joins them to the running loop. */
+** it blocks. Knows nothing of them but their names and a function in Lua that joins them to the running loop. */
 #ifndef AG_COMPANION_H
 #define AG_COMPANION_H
 
