@@ -215,7 +215,7 @@ static int close_done(lua_State *L, int status, lua_KContext context) {
   lua_State *co = lua_tothread(L, 1); /* 2: whether it failed, 3: the error */
   bool failed = !lua_toboolean(L, 2) && !is_exit(L, ag_self(L), 3);
   if (lua_status(co) == LUA_YIELD) { /* it caught the exit and yielded again: now by force */
-    int closed = lua_resetthread(co);
+    int closed = ag_close_thread(co, L);
     lua_pushboolean(L, closed == LUA_OK);
     if (closed == LUA_OK)
       return 1;
@@ -246,7 +246,7 @@ static int close(lua_State *L) {
     lua_pop(co, 1);
   }
   if (!ours) {
-    int status = lua_resetthread(co);
+    int status = ag_close_thread(co, L);
     lua_pushboolean(L, status == LUA_OK);
     if (status == LUA_OK)
       return 1;

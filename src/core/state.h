@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "agather.h"
+#include "core/compat.h"
 #include "core/list.h"
 #include "noreturn.h"
 

@@ -293,7 +293,7 @@ static void reset_thread(lua_State *L, ag_state *S, ag_thread thread) {
   if (thread.L == NULL)
     return;
   if (lua_status(thread.L) == LUA_YIELD && !S->closed)
-    lua_resetthread(thread.L);
+    ag_close_thread(thread.L, L);
   ag_thread_give(L, S, thread, true);
 }
 
