@@ -50,12 +50,22 @@ describe("a companion", function()
     assert.equal("Exception while a.companion was joined to the loop\tno\nend\n", output)
   end)
 
+  it("that is named again has its new function alone", function()
+    local output = support.script [[
+      agather.companion("a.companion", function() print("old") end)
+      agather.companion("a.companion", function() print("new") end)
+      package.loaded["a.companion"] = true
+      agather.run(function() agather.sleep(0.001) end)
+    ]]
+    assert.equal("new\n", output)
+  end)
+
   it("has a name and a function, and there are no more than eight", function()
     local output = support.script [[
       print(pcall(function() agather.companion() end))
       print(pcall(function() agather.companion("x") end))
       local ok, raised
-      for _ = 1, 8 do ok, raised = pcall(agather.companion, "x", print) end
+      for i = 1, 8 do ok, raised = pcall(agather.companion, "x" .. i, print) end
       print(ok, raised)
     ]]
     assert.truthy(output:find("bad argument #1 to 'companion' (string expected, got no value)", 1, true), output)

@@ -46,20 +46,30 @@ void ag_companions_meet(lua_State *L, ag_loop *loop) {
   lua_settop(L, top);
 }
 
-/* companion(name, join): join() is called once for each loop, before it first blocks with the module [name] loaded. */
+/* companion(name, join): join() is called once for each loop, before it first blocks with the module [name] loaded. A
+** name that is there already gets the new function. */
 static int companion(lua_State *L) {
   ag_state *S = ag_self(L);
   luaL_checkstring(L, 1);
   luaL_checktype(L, 2, LUA_TFUNCTION);
-  if (S->companion_count == COMPANIONS_MAX)
-    return ag_error_raise(L, S, "RuntimeError", "companion: no more than %d", COMPANIONS_MAX);
   lua_settop(L, 2);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->companions);
+  int place = 0;
+  for (bool same = false; place < S->companion_count; place++) {
+    lua_rawgeti(L, 3, NAME + 2 * place);
+    same = lua_rawequal(L, 1, -1);
+    lua_pop(L, 1);
+    if (same)
+      break;
+  }
+  if (place == COMPANIONS_MAX)
+    return ag_error_raise(L, S, "RuntimeError", "companion: no more than %d", COMPANIONS_MAX);
   lua_pushvalue(L, 1);
-  lua_rawseti(L, 3, NAME + 2 * S->companion_count);
+  lua_rawseti(L, 3, NAME + 2 * place);
   lua_pushvalue(L, 2);
-  lua_rawseti(L, 3, JOIN + 2 * S->companion_count);
-  S->companion_count++;
+  lua_rawseti(L, 3, JOIN + 2 * place);
+  if (place == S->companion_count)
+    S->companion_count++;
   return 0;
 }
 
