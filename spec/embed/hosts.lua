@@ -18,24 +18,31 @@ function hosts.shell(command)
   return pipe:close(), text
 end
 
---- The examples: a list of tables with name, file, build (the command in its comment), packages (for pkg-config), prints
---- (the sorted lines; nil: not known here).
+--- The examples: a list of tables with name, build (the command in its comment), packages (for pkg-config), prints (the
+--- sorted lines; nil: its spec knows).
 function hosts.list()
   local list = {}
-  for file in io.popen("ls examples/embed/*.c"):lines() do
+  local _, files = hosts.shell("ls examples/embed/*.c")
+  for file in files:gmatch("[^\n]+") do
     local source <close> = assert(io.open(file))
     local comment = source:read("a"):match("^/%*(.-)%*/"):gsub("%s*\n%*%*%s*", " ")
     local build = assert(comment:match("Build: (cc [^;*]*%S)"), file .. ": its first comment says no 'Build: cc ...'")
     local name = file:match("([%w_]+)%.c$")
     list[#list + 1] = {
       name = name,
-      file = file,
       build = build,
       packages = assert(build:match("agather ([%w%.%- ]*)%)")),
       prints = prints[name],
     }
   end
   return list
+end
+
+--- The example of this name.
+function hosts.named(name)
+  for _, host in ipairs(hosts.list()) do
+    if host.name == name then return host end
+  end
 end
 
 --- Runs a host; returns the lines that it printed, sorted: what runs side by side is free to print in any order.

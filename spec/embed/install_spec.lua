@@ -22,8 +22,7 @@ local environment = ("env -u LUA_INIT LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/
   .. "LUA_CPATH='%s/lib/lua/5.4/?.so' LD_LIBRARY_PATH=%s/lib "):format(prefix, prefix, prefix, prefix)
 
 local function check_run(program, host)
-  local lines = hosts.run(environment .. program, host)
-  if host.prints then assert.same(host.prints, lines) end
+  if host.prints then assert.same(host.prints, hosts.run(environment .. program, host)) end
 end
 
 describe("an installed copy", function()
