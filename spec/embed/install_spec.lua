@@ -17,6 +17,9 @@ end
 
 local function have(packages) return (hosts.shell("pkg-config --exists " .. packages)) end
 
+-- Hosts whose scripts need no module in a file: they run with the static library as well.
+local has_no_files = { game = true, poll = true, smallest = true }
+
 -- Where Lua finds the installed copy, and nothing else of ours.
 local environment = ("env -u LUA_INIT LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua' "
   .. "LUA_CPATH='%s/lib/lua/5.4/?.so' LD_LIBRARY_PATH=%s/lib "):format(prefix, prefix, prefix, prefix)
@@ -57,11 +60,12 @@ describe("an installed copy", function()
         built[#built + 1] = host
         lists[#lists + 1] = ([[
           pkg_check_modules(%s REQUIRED IMPORTED_TARGET %s)
-          foreach(kind agather static)
+          foreach(kind %s)
             add_executable(%s_${kind} ${SOURCES}/%s.c)
             target_link_libraries(%s_${kind} PRIVATE agather::${kind} PkgConfig::%s m)
           endforeach()
-        ]]):format(host.name, host.packages, host.name, host.name, host.name, host.name)
+        ]]):format(host.name, host.packages, has_no_files[host.name] and "agather static" or "agather", host.name, host.name,
+          host.name, host.name)
       end
     end
     local file <close> = assert(io.open(prefix .. "/cmake/CMakeLists.txt", "w"))
@@ -71,7 +75,7 @@ describe("an installed copy", function()
       .. "-DSOURCES=$PWD/examples/embed && ninja -C $prefix/cmake/build")
     for _, host in ipairs(built) do check_run(prefix .. "/cmake/build/" .. host.name .. "_agather", host) end
     for _, host in ipairs(built) do
-      if host.name == "poll" or host.name == "smallest" then -- scripts that need no module in a file
+      if has_no_files[host.name] then
         check_run(prefix .. "/cmake/build/" .. host.name .. "_static", host)
       end
     end
