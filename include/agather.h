@@ -86,7 +86,7 @@ AG_API ag_status ag_loop_destroy(lua_State *L, ag_loop *loop);
 /* The loop that runs now. Raises a RuntimeError that names [what] where none does. Loop's thread. [-0, +0, e] */
 AG_API ag_loop *ag_running_loop(lua_State *L, const char *what);
 
-/* How a loop waits. Embed it as the first member of your own poller. */
+/* How a loop waits. Embed it as the first member of your own poller, and zero it first: members may be added. */
 typedef struct ag_poller ag_poller;
 struct ag_poller {
   /* Returns after [timeout] seconds (negative: no limit, 0: only a look), or when something came, or when woken.
@@ -100,6 +100,9 @@ struct ag_poller {
   int (*fd)(ag_poller *poller);
   /* Frees the poller; the loop calls it once, when it closes or gets another poller. */
   void (*close)(ag_poller *poller);
+  /* Seconds until wait has something to do though [fd] is not readable; negative: never, as where this is NULL. Hosts
+  ** hear of it by ag_timeout. */
+  double (*timeout)(ag_poller *poller);
 };
 
 /* The poller of [loop]; borrowed. */

@@ -201,6 +201,8 @@ static inline void ag_uv_update(ag_uv *bridge) {
 }
 
 static inline void ag_uv_detach(ag_uv *bridge) {
+  lua_pushnil(bridge->L);
+  (void)ag_uv_note(bridge->L); /* takes no memory: the key is there */
   ag_uv_unwatch(bridge);
   uv_close((uv_handle_t *)&bridge->prepare, ag_uv_on_closed);
   uv_close((uv_handle_t *)&bridge->check, ag_uv_on_closed);

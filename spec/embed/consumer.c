@@ -49,12 +49,11 @@ int main(void) {
   if (strcmp(ag_version(), AG_VERSION) != 0 || ag_open(L) != AG_OK || ag_loop_create(L, &loop) != AG_OK)
     return 1;
   my_poller poller;
+  memset(&poller, 0, sizeof poller);
   poller.base.wait = my_wait;
   poller.base.wake = my_wake;
   poller.base.alive = my_alive;
-  poller.base.fd = NULL;
   poller.base.close = my_close;
-  poller.waits = 0;
   ag_loop_set_poller(loop, &poller.base);
   if (luaL_loadstring(L, "print(wait_for_turn())") != LUA_OK || ag_spawn(L, loop, 0) != AG_OK)
     return 1;

@@ -23,6 +23,20 @@ local prelude = [[
 
 local function script(text) return support.script(prelude .. text) end
 
+-- The same as a task of a host that waits for nothing but what the loop says.
+local function stepped(text)
+  local core = assert(package.searchpath("agather.core", package.cpath))
+  local path = os.tmpname()
+  local file = assert(io.open(path, "w"))
+  file:write("local agather = require 'agather'\n", prelude, text)
+  file:close()
+  local pipe = assert(io.popen("timeout 10 " .. core:gsub("agather/core%.so$", "stepping") .. " " .. path .. " 2>&1"))
+  local output = pipe:read("a")
+  local ok = pipe:close()
+  os.remove(path)
+  return output, ok
+end
+
 local function prints(expected, text)
   local output, status = script(text)
   assert.equal(expected, output)
@@ -267,6 +281,32 @@ describe("luv", function()
     assert.truthy(output:find("in a callback", 1, true), output)
     assert.is_nil(output:find("not reached", 1, true))
     assert.not_equal(0, status)
+  end)
+
+  it("has its turns in the steps of a host, where a task joins it", function()
+    local output, ok = stepped([[
+      print(require("agather.luv").join())
+      for i = 1, 3 do print(after(5, i):await()) end
+      local stat = agather.from_callback(function(done) uv.fs_stat("/", function(_, stat) done(stat) end) end):await()
+      print(stat.type)
+    ]])
+    assert.equal("true\n1\n2\n3\ndirectory\n", output)
+    assert.is_true(ok)
+  end)
+
+  it("is left alone when its loop was closed", function()
+    prints("false\nslept\n", [[
+      agather.run(function()
+        agather.sleep(0.001)
+        uv.loop_close()
+        agather.sleep(0.001)
+      end)
+      agather.run(function()
+        print(require("agather.luv").join())
+        agather.sleep(0.001)
+        print("slept")
+      end)
+    ]])
   end)
 
   it("that cannot be joined is reported once", function()

@@ -106,10 +106,13 @@ double ag_timeout(const ag_loop *loop) {
     return -1;
   if (anything_ready(loop) || loop->suspects)
     return 0;
+  double left = loop->poller->timeout != NULL ? loop->poller->timeout(loop->poller) : -1;
   if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when))
-    return -1;
-  double left = loop->is_virtual ? 0 : loop->timers.heap[0].when - ag_loop_time(loop);
-  return left > 0 ? left : 0;
+    return left;
+  double timer = loop->is_virtual ? 0 : loop->timers.heap[0].when - ag_loop_time(loop);
+  if (timer < 0)
+    timer = 0;
+  return left < 0 || timer < left ? timer : left;
 }
 
 int ag_fd(const ag_loop *loop) {

@@ -4,6 +4,8 @@
 ** own: a wait may come from any. */
 #include "uv/guest.h"
 
+#include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -18,25 +20,30 @@ struct ag_guest {
 
 static const double nothing = -1;
 
-/* Seconds, or [nothing]. */
+static void on_poll(uv_poll_t *poll, int status, int events) {
+  (void)status, (void)events;
+  ((ag_guest *)poll->data)->readable = true;
+}
+
+/* Seconds, or [nothing]. The descriptor is watched, and keeps the reactor alive, while the guest wants anything. */
 static double look(ag_guest *guest) {
   lua_State *L = guest->L;
   lua_settop(L, 1);
   lua_pushvalue(L, 1);
   lua_pushboolean(L, guest->readable);
-  if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
+  int status = lua_pcall(L, 1, 1, 0);
+  if (status == LUA_ERRMEM) {
     lua_settop(L, 1);
-    return 0.01; /* no memory: ask again soon */
+    return 0.01; /* ask again soon */
   }
   guest->readable = false;
-  double seconds = lua_isnil(L, -1) ? nothing : lua_tonumber(L, -1);
+  double seconds = status == LUA_OK && lua_isnumber(L, -1) ? lua_tonumber(L, -1) : nothing;
   lua_settop(L, 1);
+  if (seconds == nothing)
+    uv_poll_stop(&guest->poll);
+  else if (!uv_is_active((uv_handle_t *)&guest->poll))
+    uv_poll_start(&guest->poll, UV_READABLE, on_poll);
   return seconds;
-}
-
-static void on_poll(uv_poll_t *poll, int status, int events) {
-  (void)status, (void)events;
-  ((ag_guest *)poll->data)->readable = true;
 }
 
 double ag_guest_before(ag_guest *guest, double timeout) {
@@ -44,13 +51,7 @@ double ag_guest_before(ag_guest *guest, double timeout) {
     return timeout;
   double left = look(guest);
   guest->limits = false;
-  if (left == nothing) {
-    uv_poll_stop(&guest->poll);
-    return timeout;
-  }
-  if (!uv_is_active((uv_handle_t *)&guest->poll))
-    uv_poll_start(&guest->poll, UV_READABLE, on_poll);
-  if (timeout >= 0 && timeout <= left)
+  if (left == nothing || (timeout >= 0 && timeout <= left))
     return timeout;
   guest->limits = true;
   return left;
@@ -61,11 +62,18 @@ void ag_guest_after(ag_guest *guest) {
     look(guest);
 }
 
+double ag_guest_timeout(ag_guest *guest) {
+  double left = guest != NULL ? look(guest) : nothing;
+  return isinf(left) ? -1 : left;
+}
+
 bool ag_guest_alive(ag_guest *guest) { return guest != NULL && look(guest) != nothing; }
 
 void ag_guest_leave(ag_guest *guest) {
-  if (guest != NULL)
-    luaL_unref(guest->L, LUA_REGISTRYINDEX, guest->anchor);
+  if (guest == NULL)
+    return;
+  uv_poll_stop(&guest->poll);
+  luaL_unref(guest->L, LUA_REGISTRYINDEX, guest->anchor);
 }
 
 static void on_close(uv_handle_t *handle) {
@@ -91,7 +99,7 @@ static int join(lua_State *L) {
   lua_xmove(L, thread, 1);
   ag_guest *guest = calloc(1, sizeof *guest);
   int copy = guest != NULL ? dup(fd) : -1;
-  int status = copy >= 0 ? uv_poll_init(loop, &guest->poll, copy) : UV_EMFILE;
+  int status = copy >= 0 ? uv_poll_init(loop, &guest->poll, copy) : uv_translate_sys_error(errno);
   if (status != 0) {
     if (copy >= 0)
       close(copy);
@@ -106,7 +114,6 @@ static int join(lua_State *L) {
   guest->L = thread;
   guest->anchor = anchor;
   guest->poll.data = guest;
-  uv_unref((uv_handle_t *)&guest->poll);
   ag_uv_set_guest(loop, guest);
   lua_pushboolean(L, true);
   return 1;

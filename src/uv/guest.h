@@ -11,6 +11,8 @@ typedef struct ag_guest ag_guest;
 double ag_guest_before(ag_guest *guest, double timeout);
 /* After the wait. */
 void ag_guest_after(ag_guest *guest);
+/* Seconds until it wants a turn; negative: not before its descriptor is readable. */
+double ag_guest_timeout(ag_guest *guest);
 /* Whether something may still come from it. */
 bool ag_guest_alive(ag_guest *guest);
 /* Makes it the guest of [loop], which came from ag_uv_loop. */

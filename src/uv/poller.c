@@ -52,10 +52,18 @@ static void reactor_wake(ag_poller *poller) { uv_async_send(&((reactor *)poller)
 
 static bool reactor_alive(ag_poller *poller) {
   reactor *r = (reactor *)poller;
-  return uv_loop_alive(&r->loop) != 0 || ag_guest_alive(r->guest);
+  return ag_guest_alive(r->guest) || uv_loop_alive(&r->loop) != 0;
 }
 
 static int reactor_fd(ag_poller *poller) { return uv_backend_fd(&((reactor *)poller)->loop); }
+
+static double reactor_timeout(ag_poller *poller) {
+  reactor *r = (reactor *)poller;
+  double guest = ag_guest_timeout(r->guest);
+  uv_update_time(&r->loop);
+  int ms = uv_loop_alive(&r->loop) ? uv_backend_timeout(&r->loop) : -1;
+  return ms < 0 || (guest >= 0 && guest < ms / 1000.0) ? guest : ms / 1000.0;
+}
 
 static void close_handle(uv_handle_t *handle, void *unused) {
   (void)unused;
@@ -130,7 +138,7 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   uv_timer_init(&r->loop, &r->timer);
   uv_unref((uv_handle_t *)&r->wake);
   ignore_sigpipe();
-  r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_fd, reactor_close};
+  r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_fd, reactor_close, reactor_timeout};
   ag_loop_set_poller(loop, &r->base);
   return &r->loop;
 }
