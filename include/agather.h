@@ -75,6 +75,11 @@ AG_API bool ag_alive(const ag_loop *loop);
 
 /* The loop that runs now; where none does, the one that was made last and is not closed; or NULL. [-0, +0, -] */
 AG_API ag_loop *ag_loop_of(lua_State *L);
+/* The same for hosts that give scripts a share of each frame: runs what is ready, and what that makes ready, until
+** nothing is or [seconds] have passed; AG_MORE: some of it is left for the next step. A task is not stopped in the
+** middle: one that computes for long without waiting overruns. However short the time, one task runs.
+** [-0, +0|1, -] */
+AG_API ag_status ag_step_for(lua_State *L, ag_loop *loop, double seconds);
 
 /* Seconds until the loop wants a step: 0 at once, negative when only input, ag_wakeup or the host can make work. */
 AG_API double ag_timeout(const ag_loop *loop);
@@ -322,7 +327,7 @@ AG_API ag_status ag_restrict(lua_State *L, const char *const *allow);
 /* The loop that runs now. Raises a RuntimeError that names [what] where none does. Loop's thread. [-0, +0, e] */
 AG_API ag_loop *ag_running_loop(lua_State *L, const char *what);
 
-/* How a loop waits. Embed it as the first member of your own poller. */
+/* How a loop waits. Embed it as the first member of your own poller, and zero it first: members may be added. */
 typedef struct ag_poller ag_poller;
 struct ag_poller {
   /* Returns after [timeout] seconds (negative: no limit, 0: only a look), or when something came, or when woken.
@@ -336,6 +341,9 @@ struct ag_poller {
   int (*fd)(ag_poller *poller);
   /* Frees the poller; the loop calls it once, when it closes or gets another poller. */
   void (*close)(ag_poller *poller);
+  /* Seconds until wait has something to do though [fd] is not readable; negative: never, as where this is NULL. Hosts
+  ** hear of it by ag_timeout. */
+  double (*timeout)(ag_poller *poller);
 };
 
 /* The poller of [loop]; borrowed. */

@@ -1,5 +1,6 @@
 /* A host with a poll loop of its own: agather's tasks run beside what else the program waits for, here its standard
-** input. Build: cc poll.c $(pkg-config --cflags --libs agather lua5.4); run: ./poll < file */
+** input.
+** Build: cc poll.c $(pkg-config --cflags --libs agather lua5.4) -lm; run: ./poll < file */
 #include <agather.h>
 #include <lauxlib.h>
 #include <lualib.h>

@@ -1,5 +1,5 @@
 /* A host that runs scripts that others wrote, within limits: each has a state, so that what one leaves behind is gone
-** with it. Build: cc restricted.c $(pkg-config --cflags --libs agather lua5.4); run: ./restricted script.lua ...
+** with it. Build: cc restricted.c $(pkg-config --cflags --libs agather lua5.4) -lm; run: ./restricted script.lua ...
 ** Without arguments it runs scripts that do what scripts should not, each followed by a harmless one. */
 #include <agather.h>
 #include <lauxlib.h>

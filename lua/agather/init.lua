@@ -24,7 +24,11 @@ local builtins = {
   TaskGroup = "group",
   Barrier = "barrier",
   map = "map",
+  from_callback = "callback",
 }
+
+-- Where a script has loaded Lua's luv, its loop has its turns while ours waits.
+agather.companion("luv", function() require("agather.luv").join() end)
 
 agather.FIRST_COMPLETED = "FIRST_COMPLETED"
 agather.FIRST_EXCEPTION = "FIRST_EXCEPTION"

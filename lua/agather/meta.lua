@@ -344,6 +344,12 @@ function Queue:full() end
 ---@return integer
 function Queue:maxsize() end
 
+--- Calls join() once for each loop, before it first blocks with the module [name] in package.loaded: for libraries
+--- that have an event loop of their own.
+---@param name string
+---@param join fun()
+function agather.companion(name, join) end
+
 --- Whether a file descriptor is a terminal.
 ---@param fd integer
 ---@return boolean

@@ -251,7 +251,7 @@ static void pipe_close(ag_poller *poller) {
 static ag_poller *new_poller(void) {
   pipe_poller *p = malloc(sizeof *p);
   must(p != NULL && pipe2(p->pipe, O_NONBLOCK | O_CLOEXEC) == 0, "a pipe");
-  p->base = (ag_poller){pipe_wait, pipe_wake, pipe_alive, NULL, pipe_close};
+  p->base = (ag_poller){pipe_wait, pipe_wake, pipe_alive, NULL, pipe_close, NULL};
   return &p->base;
 }
 

@@ -4,13 +4,13 @@
 **   torture collect SCRIPT   every allocation fails at the first attempt, so that Lua collects at each: what is not
 **                            anchored is gone
 ** After each run the loop must run other tasks, and the state must close. Prints the number of runs. */
-#include <lauxlib.h>
-#include <lua.h>
 #include <lualib.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "compat.h"
 
 typedef struct memory {
   long count;   /* allocations so far */
@@ -55,7 +55,7 @@ static const char *const afterwards =
 /* Runs the script once; returns how many allocations it made. */
 static long run(const char *script, long fail_at, bool collect) {
   memory m = {0, 0, false, false};
-  lua_State *L = lua_newstate(allocate, &m);
+  lua_State *L = ag_new_state(allocate, &m);
   luaL_openlibs(L);
   must(L, luaL_dostring(L, prepare), "preparing", 0);
   must(L, luaL_loadfile(L, script), "loading", 0);

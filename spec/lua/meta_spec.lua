@@ -26,7 +26,7 @@ describe("the annotations", function()
   it("name every function of the module, and no other", function()
     local expected = names_of(agather)
     for _, lazy in ipairs { "timeout", "timeout_at", "wait_for", "wait", "as_completed", "shield", "TaskGroup",
-      "Barrier", "map" } do
+      "Barrier", "map", "from_callback" } do
       expected[lazy] = nil
     end
     assert.same(expected, annotated(path, "agather"))

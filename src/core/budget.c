@@ -214,13 +214,13 @@ int ag_budget_resume(ag_state *S, lua_State *co, lua_State *from, int nargs, int
   return status;
 }
 
-int ag_budget_reset(ag_state *S, lua_State *co) {
+int ag_budget_reset(ag_state *S, lua_State *co, lua_State *from) {
   ag_limiter *limiter = S->limiter;
   lua_State *outer = limiter->innermost;
   bool opened = ag_budget_open(co, S);
   prepare(limiter, co);
   limiter->innermost = co;
-  int status = lua_resetthread(co);
+  int status = ag_close_thread(co, from);
   limiter->innermost = outer;
   if (opened)
     ag_budget_close(S);

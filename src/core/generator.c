@@ -216,7 +216,7 @@ static int close_done(lua_State *L, int status, lua_KContext context) {
   lua_State *co = lua_tothread(L, 1); /* 2: whether it failed, 3: the error */
   bool failed = !lua_toboolean(L, 2) && !is_exit(L, ag_self(L), 3);
   if (lua_status(co) == LUA_YIELD) { /* it caught the exit and yielded again: now by force */
-    int closed = ag_reset(ag_self(L), co);
+    int closed = ag_reset(ag_self(L), co, L);
     lua_pushboolean(L, closed == LUA_OK);
     if (closed == LUA_OK)
       return 1;
@@ -247,7 +247,7 @@ static int close(lua_State *L) {
     lua_pop(co, 1);
   }
   if (!ours) {
-    int status = ag_reset(S, co);
+    int status = ag_reset(S, co, L);
     lua_pushboolean(L, status == LUA_OK);
     if (status == LUA_OK)
       return 1;

@@ -70,7 +70,9 @@ static bool anything_ready(const ag_loop *loop) {
 static int step(lua_State *L) {
   ag_loop *loop = lua_touserdata(L, 1);
   loop->poller->wait(loop->poller, 0);
-  ag_loop_iterate(L, loop, false, true);
+  do
+    ag_loop_iterate(L, loop, false, true);
+  while (loop->slice_end != 0 && anything_ready(loop) && !ag_loop_out_of_time(loop));
   loop->poller->wait(loop->poller, 0); /* what the tasks have just asked for must be known to ag_fd */
   return 0;
 }
@@ -136,15 +138,29 @@ ag_loop *ag_loop_of(lua_State *L) {
   return ag_container(S->loops.prev, ag_loop, among);
 }
 
+ag_status ag_step_for(lua_State *L, ag_loop *loop, double seconds) {
+  if (loop->closed)
+    return AG_CLOSED;
+  if (loop->S->running != NULL)
+    return AG_REENTRANT;
+  loop->slice_end = ag_loop_time(loop) + (seconds > 0 ? seconds : 0);
+  ag_status status = ag_step(L, loop);
+  loop->slice_end = 0;
+  return status;
+}
+
 double ag_timeout(const ag_loop *loop) {
   if (loop->closed)
     return -1;
   if (anything_ready(loop) || loop->suspects)
     return 0;
+  double left = loop->poller->timeout != NULL ? loop->poller->timeout(loop->poller) : -1;
   if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when))
-    return -1;
-  double left = loop->is_virtual ? 0 : loop->timers.heap[0].when - ag_loop_time(loop);
-  return left > 0 ? left : 0;
+    return left;
+  double timer = loop->is_virtual ? 0 : loop->timers.heap[0].when - ag_loop_time(loop);
+  if (timer < 0)
+    timer = 0;
+  return left < 0 || timer < left ? timer : left;
 }
 
 int ag_fd(const ag_loop *loop) {

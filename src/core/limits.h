@@ -57,16 +57,16 @@ void ag_budget_close(ag_state *S);
 /* The loop runs within a step: what it runs has budgets of its own. Returns what ag_budget_continue wants. */
 bool ag_budget_suspend(ag_state *S);
 void ag_budget_continue(lua_State *L, ag_state *S, bool was_active);
-/* lua_resume and lua_resetthread under the budget of the step that runs. */
+/* lua_resume and ag_close_thread under the budget of the step that runs. */
 int ag_budget_resume(ag_state *S, lua_State *co, lua_State *from, int nargs, int *nres);
-int ag_budget_reset(ag_state *S, lua_State *co);
+int ag_budget_reset(ag_state *S, lua_State *co, lua_State *from);
 
 /* The same where there may be no limits. */
 static inline int ag_resume(ag_state *S, lua_State *co, lua_State *from, int nargs, int *nres) {
   return S->limiter == NULL ? lua_resume(co, from, nargs, nres) : ag_budget_resume(S, co, from, nargs, nres);
 }
-static inline int ag_reset(ag_state *S, lua_State *co) {
-  return S->limiter == NULL ? lua_resetthread(co) : ag_budget_reset(S, co);
+static inline int ag_reset(ag_state *S, lua_State *co, lua_State *from) {
+  return S->limiter == NULL ? ag_close_thread(co, from) : ag_budget_reset(S, co, from);
 }
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/companion.h"
 #include "core/error.h"
 #include "core/gather.h"
 #include "core/handle.h"
@@ -103,10 +104,14 @@ static int run_ready(lua_State *L) {
       ag_node *node = ag_container(loop->current.next, ag_node, link);
       ag_link_remove(&node->link);
       loop->runs = node;
-      if (node->run == usual && ag_task_go_on(loop, L, node))
-        continue;
-      node->run(loop, L, node);
-      lua_settop(L, 0);
+      if (node->run != usual || !ag_task_go_on(loop, L, node)) {
+        node->run(loop, L, node);
+        lua_settop(L, 0);
+      }
+      if (ag_loop_out_of_time(loop)) {
+        loop->runs = NULL;
+        return 0; /* the rest of this iteration is for the next step */
+      }
     }
     loop->runs = NULL;
     if (once || loop->stopping || (loop->until != NULL && *loop->until) || loop->suspects || loop->interrupts != 0 ||
@@ -117,7 +122,8 @@ static int run_ready(lua_State *L) {
 }
 
 /* Blocks until something may be ready. False: nothing can ever come. */
-static bool wait_for_work(ag_loop *loop) {
+static bool wait_for_work(lua_State *L, ag_loop *loop) {
+  ag_companions_meet(L, loop);
   ag_poller *poller = loop->poller;
   if (ag_remote_has_mail(loop->remote)) /* a look may have taken the wake-up already */
     return true;
@@ -163,7 +169,7 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
       ag_report_suspects(L, loop, false);
     if (loop->interrupts != 0)
       answer_interrupts(L, loop);
-    if (block && ag_list_empty(&loop->ready) && !wait_for_work(loop))
+    if (block && ag_list_empty(&loop->ready) && !wait_for_work(L, loop))
       return false;
     if (loop->interrupts != 0)
       answer_interrupts(L, loop);
@@ -192,6 +198,7 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
 }
 
 bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until) {
+  ag_companions_meet(L, loop); /* a loop that never waits has them too */
   while (!loop->stopping && (until == NULL || !*until)) {
     const bool *outer = loop->until;
     loop->until = until;

@@ -24,10 +24,12 @@ struct ag_loop {
   bool is_virtual, debug, stopping, running, closed;
   double virtual_now;
   double looked;                /* when the poller was last asked while tasks were ready */
+  double slice_end;             /* when ag_step_for returns, on the loop's clock; 0: no such limit */
   volatile int interrupts;      /* SIGINTs not yet answered */
   bool interrupted;             /* the main task was cancelled because of one */
   int main;                     /* a slot of its own for the main task of run, or 0 */
   const bool *until;            /* ends the innermost ag_loop_run */
+  uint8_t met;                  /* bits of the companions that have been joined */
   bool has_io;                  /* the poller is not the built-in one */
   bool suspects;                /* something failed that nobody waits for: look whether it is reachable */
   double collected, collection; /* when the last such collection ended, how long it took; seconds */
@@ -46,6 +48,10 @@ struct ag_loop {
 };
 
 double ag_loop_time(const ag_loop *loop);
+/* Whether the time of ag_step_for is over. */
+static inline bool ag_loop_out_of_time(const ag_loop *loop) {
+  return loop->slice_end != 0 && ag_loop_time(loop) >= loop->slice_end;
+}
 /* Makes a loop and pushes it. [-0, +1, m] */
 ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug);
 /* The loop that is not closed and has this id, or NULL. */

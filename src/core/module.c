@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "core/chain.h"
+#include "core/companion.h"
 #include "core/context.h"
 #include "core/error.h"
 #include "core/future.h"
@@ -33,6 +34,7 @@ int luaopen_agather_core(lua_State *L) {
   lua_newtable(L);
   ag_errors_open(L, S);
   ag_chain_open(L, S);
+  ag_companion_open_module(L, S);
   ag_context_open_module(L, S);
   ag_loop_open_module(L, S);
   ag_handle_open_module(L, S);

@@ -60,6 +60,6 @@ ag_poller *ag_sleeper_new(void) {
     free(s);
     return NULL;
   }
-  s->base = (ag_poller){sleeper_wait, sleeper_wake, sleeper_alive, sleeper_fd, sleeper_close};
+  s->base = (ag_poller){sleeper_wait, sleeper_wake, sleeper_alive, sleeper_fd, sleeper_close, NULL};
   return &s->base;
 }

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "agather.h"
+#include "compat.h"
 #include "core/list.h"
 #include "noreturn.h"
 
@@ -62,10 +63,12 @@ typedef struct ag_state {
   int saved_mask, saved_count;
   int reports;          /* registry reference: list of what __gc found */
   lua_Integer reported; /* length of that list */
-  int module;           /* registry reference: the module's table */
-  int requests;         /* registry reference: weak table task -> CancelledError of its last request (see step.c) */
-  bool requests_used;   /* some request had a message */
-  bool debug;           /* remember where coros were made */
+  int companions;       /* registry reference: see companion.c */
+  int companion_count;
+  int module;         /* registry reference: the module's table */
+  int requests;       /* registry reference: weak table task -> CancelledError of its last request (see step.c) */
+  bool requests_used; /* some request had a message */
+  bool debug;         /* remember where coros were made */
   bool closed;
   struct ag_limiter *limiter; /* what scripts may use, or NULL: no limits (see limits.h) */
   size_t callbacks;           /* handles that have not run */

@@ -206,7 +206,7 @@ static int work_resumed(lua_State *L, int status, lua_KContext context) {
 /* Takes a fresh task from the ready queue, to run on the thread that has just ended another. */
 static bool next_fresh(ag_state *S, ag_thread thread) {
   ag_loop *loop = S->running;
-  if (loop->solo || S->limiter != NULL || ag_list_empty(&loop->current))
+  if (loop->solo || S->limiter != NULL || !S->recycle || ag_list_empty(&loop->current) || ag_loop_out_of_time(loop))
     return false;
   ag_node *node = ag_container(loop->current.next, ag_node, link);
   if (node->run != ag_task_step)
@@ -294,7 +294,7 @@ static void reset_thread(lua_State *L, ag_state *S, ag_thread thread) {
   if (thread.L == NULL)
     return;
   if (lua_status(thread.L) == LUA_YIELD && !S->closed)
-    ag_reset(S, thread.L);
+    ag_reset(S, thread.L, L);
   ag_thread_give(L, S, thread, true);
 }
 

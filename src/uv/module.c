@@ -17,6 +17,7 @@ int luaopen_agather_uv(lua_State *L) {
   ag_open_file(L);
   ag_open_fs(L);
   ag_open_fs_whole(L);
+  ag_open_guest(L);
   ag_open_job(L);
   ag_open_listener(L);
   ag_open_process(L);

@@ -2,8 +2,10 @@
 ** look at the system, and all it calls only marks tasks as ready. */
 #include <math.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 
+#include "uv/guest.h"
 #include "uv/process.h"
 #include "uv/signal.h"
 #include "uv/uv.h"
@@ -14,6 +16,7 @@ typedef struct reactor {
   uv_async_t wake;
   uv_timer_t timer;
   ag_shared shared;
+  ag_guest *guest; /* or NULL */
 } reactor;
 
 /* How long a loop that closes goes on sending what was written to streams that are closed. */
@@ -22,8 +25,8 @@ enum { LINGER_SECONDS = 2 };
 static void on_wake(uv_async_t *handle) { (void)handle; }
 static void on_timer(uv_timer_t *handle) { (void)handle; }
 
-static void reactor_wait(ag_poller *poller, double timeout) {
-  reactor *r = (reactor *)poller;
+/* Looks at the system for at most [timeout] seconds; negative: until something comes. */
+static void look(reactor *r, double timeout) {
   if (timeout == 0) {
     uv_run(&r->loop, UV_RUN_NOWAIT);
     return;
@@ -39,11 +42,28 @@ static void reactor_wait(ag_poller *poller, double timeout) {
   uv_unref((uv_handle_t *)&r->wake);
 }
 
+static void reactor_wait(ag_poller *poller, double timeout) {
+  reactor *r = (reactor *)poller;
+  look(r, ag_guest_before(r->guest, timeout));
+  ag_guest_after(r->guest);
+}
+
 static void reactor_wake(ag_poller *poller) { uv_async_send(&((reactor *)poller)->wake); }
 
-static bool reactor_alive(ag_poller *poller) { return uv_loop_alive(&((reactor *)poller)->loop) != 0; }
+static bool reactor_alive(ag_poller *poller) {
+  reactor *r = (reactor *)poller;
+  return ag_guest_alive(r->guest) || uv_loop_alive(&r->loop) != 0;
+}
 
 static int reactor_fd(ag_poller *poller) { return uv_backend_fd(&((reactor *)poller)->loop); }
+
+static double reactor_timeout(ag_poller *poller) {
+  reactor *r = (reactor *)poller;
+  double guest = ag_guest_timeout(r->guest);
+  uv_update_time(&r->loop);
+  int ms = uv_loop_alive(&r->loop) ? uv_backend_timeout(&r->loop) : -1;
+  return ms < 0 || (guest >= 0 && guest < ms / 1000.0) ? guest : ms / 1000.0;
+}
 
 static void close_handle(uv_handle_t *handle, void *unused) {
   (void)unused;
@@ -63,6 +83,8 @@ static void close_handle(uv_handle_t *handle, void *unused) {
 
 static void reactor_close(ag_poller *poller) {
   reactor *r = (reactor *)poller;
+  ag_guest_leave(r->guest); /* no script has a turn from here on */
+  r->guest = NULL;
   uint64_t end = uv_hrtime() + LINGER_SECONDS * UINT64_C(1000000000);
   while (r->shared.lingering > 0 && uv_hrtime() < end)
     reactor_wait(poller, 0.1);
@@ -76,6 +98,12 @@ static void reactor_close(ag_poller *poller) {
 
 ag_shared *ag_uv_shared(uv_loop_t *loop) {
   return &((reactor *)(void *)((char *)loop - offsetof(reactor, loop)))->shared;
+}
+
+void ag_uv_set_guest(uv_loop_t *loop, ag_guest *guest) {
+  reactor *r = (reactor *)(void *)((char *)loop - offsetof(reactor, loop));
+  ag_guest_leave(r->guest); /* at most one: an earlier one is asked no more */
+  r->guest = guest;
 }
 
 /* Writing to a socket whose other side is gone is an error, not the end of the process. A handler of the host's stays.
@@ -110,7 +138,7 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   uv_timer_init(&r->loop, &r->timer);
   uv_unref((uv_handle_t *)&r->wake);
   ignore_sigpipe();
-  r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_fd, reactor_close};
+  r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_fd, reactor_close, reactor_timeout};
   ag_loop_set_poller(loop, &r->base);
   return &r->loop;
 }

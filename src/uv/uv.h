@@ -31,6 +31,7 @@ void ag_open_dns(lua_State *L);
 void ag_open_file(lua_State *L);
 void ag_open_fs(lua_State *L);
 void ag_open_fs_whole(lua_State *L);
+void ag_open_guest(lua_State *L);
 void ag_open_job(lua_State *L);
 void ag_open_listener(lua_State *L);
 void ag_open_process(lua_State *L);

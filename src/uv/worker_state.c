@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compat.h"
 #include "uv/worker.h"
 
 enum { CACHE_LIMIT = 64, KEEP_KB = 4096 };
@@ -70,7 +71,7 @@ static int reset(lua_State *L, lua_State *co) {
   lua_State *outer = w->current;
   w->current = co;
   ag_worker_arm(w);
-  int status = lua_resetthread(co);
+  int status = ag_close_thread(co, L);
   back_in(w, outer, L);
   return status;
 }
