@@ -85,7 +85,8 @@ ag_status ag_op_reject(ag_op *op, const char *name, const char *message) {
     return status;
   op->failed = true;
   op->error = name;
-  strncpy(op->message, message, sizeof op->message - 1);
+  if (message != NULL)
+    strncpy(op->message, message, sizeof op->message - 1);
   return deliver(op);
 }
 

@@ -67,27 +67,33 @@ void ag_loop_release(ag_loop *loop) {
   loop->outside--;
 }
 
-/* Drops what other threads have put among the nodes of [list]. */
-static void drop_mail(ag_link *list) {
+/* Moves what other threads have put among the nodes of [list] to the end of [mail]. */
+static void collect_mail(ag_link *mail, ag_link *list) {
   for (ag_link *l = list->next, *next; l != list; l = next) {
     next = l->next;
     ag_node *node = ag_container(l, ag_node, link);
-    if (node->run == run_post) {
+    if (node->run == run_post || ag_op_of(node) != NULL) {
       ag_link_remove(l);
-      drop_post(ag_container(node, post, node));
-    } else if (ag_op_of(node) != NULL) {
-      ag_link_remove(l);
-      ag_op_finish(ag_op_of(node));
+      ag_list_append(mail, l);
     }
   }
 }
 
 void ag_post_close(ag_loop *loop) {
   ag_ops_close(loop);
-  ag_link rest;
+  ag_link mail, rest;
+  ag_link_init(&mail);
   ag_link_init(&rest);
   ag_remote_close(loop->remote, &rest);
-  drop_mail(&loop->current);
-  drop_mail(&loop->ready);
-  drop_mail(&rest);
+  collect_mail(&mail, &loop->current);
+  collect_mail(&mail, &loop->ready);
+  ag_list_splice(&mail, &rest);
+  while (!ag_list_empty(&mail)) { /* what is called may do anything, but put more there */
+    ag_node *node = ag_container(mail.next, ag_node, link);
+    ag_link_remove(&node->link);
+    if (node->run == run_post)
+      drop_post(ag_container(node, post, node));
+    else
+      ag_op_finish(ag_op_of(node));
+  }
 }
