@@ -117,7 +117,7 @@ static const char resolving[] = "local compute, count, tasks, io = ... "
 
 static void resolve(long count, bool io) {
   pthread_t threads[THREADS];
-  start_threads(threads, answer_jobs, NULL, 0);
+  start_threads(threads, answer_jobs, &queue, 0);
   must(luaL_loadstring(L, resolving) == LUA_OK, "the script");
   lua_pushcfunction(L, compute);
   lua_pushinteger(L, count);

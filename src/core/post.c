@@ -67,30 +67,30 @@ void ag_loop_release(ag_loop *loop) {
   loop->outside--;
 }
 
-/* Moves what other threads have put among the nodes of [list] to the end of [mail]. */
-static void collect_mail(ag_link *mail, ag_link *list) {
+/* Moves what other threads have put among the nodes of [list] to the chain that ends at [last]; returns its end. */
+static ag_link **collect_mail(ag_link **last, ag_link *list) {
   for (ag_link *l = list->next, *next; l != list; l = next) {
     next = l->next;
     ag_node *node = ag_container(l, ag_node, link);
-    if (node->run == run_post || ag_op_of(node) != NULL) {
-      ag_link_remove(l);
-      ag_list_append(mail, l);
-    }
+    if (node->run != run_post && ag_op_of(node) == NULL)
+      continue;
+    ag_link_remove(l);
+    l->next = NULL;
+    *last = l;
+    last = &l->next;
   }
+  return last;
 }
 
 void ag_post_close(ag_loop *loop) {
   ag_ops_close(loop);
-  ag_link mail, rest;
-  ag_link_init(&mail);
+  ag_link rest, *mail = NULL;
   ag_link_init(&rest);
   ag_remote_close(loop->remote, &rest);
-  collect_mail(&mail, &loop->current);
-  collect_mail(&mail, &loop->ready);
-  ag_list_splice(&mail, &rest);
-  while (!ag_list_empty(&mail)) { /* what is called may do anything, but put more there */
-    ag_node *node = ag_container(mail.next, ag_node, link);
-    ag_link_remove(&node->link);
+  collect_mail(collect_mail(collect_mail(&mail, &loop->current), &loop->ready), &rest);
+  for (ag_link *next; mail != NULL; mail = next) { /* what is called here finds no list that it could change */
+    next = mail->next;
+    ag_node *node = ag_container(mail, ag_node, link);
     if (node->run == run_post)
       drop_post(ag_container(node, post, node));
     else
