@@ -33,8 +33,8 @@ typedef struct ag_loop ag_loop;
 
 /* ---- A host that drives a loop of its own ----
 **
-** None of these functions raises a Lua error and none blocks. They belong to the thread that owns the Lua state, but
-** for ag_wakeup. [L] is any thread of that state that is not inside a task. */
+** None of these functions raises a Lua error, and none blocks but ag_run_until and ag_loop_destroy. They belong to the
+** thread that owns the Lua state, but for ag_wakeup. [L] is any thread of that state that is not inside a task. */
 
 typedef enum ag_status {
   AG_OK = 0,
@@ -88,9 +88,8 @@ AG_API double ag_timeout(const ag_loop *loop);
 ** a module that does I/O brings another one. -1: the loop's poller has none. */
 AG_API int ag_fd(const ag_loop *loop);
 
-/* Makes ag_fd readable, and ends ag_run_until's wait for it to look again. Any thread, also a signal handler, as long
- *as
- ** the loop is there: a thread that may outlive it has ag_remote_wakeup. */
+/* Makes ag_fd readable, and has ag_run_until look again. Any thread, also a signal handler, as long as the state is
+** there: a thread that may outlive it has ag_remote_wakeup. */
 AG_API void ag_wakeup(ag_loop *loop);
 
 /* Cancels what is left, lets it finish within bounds, reports what nobody asked for, and frees the loop. Blocks while
@@ -128,9 +127,10 @@ AG_API void ag_set_error_sink(ag_loop *loop, ag_error_sink sink, void *data);
 /* ---- Futures ----
 **
 ** A future made here is as good as one of agather.future(): scripts await it, cancel it, gather it; and a task is a
-** future too. [index] is where the future is on the stack. Loop's thread, inside tasks and callbacks as well as
-** between steps; [L] is any thread of the state, with 5 free slots. None of these functions raises: where one returns
-** AG_ERROR, the error is on top, and a C function that Lua has called does `return lua_error(L)`. */
+** future too. [index] is where it is on the stack before the call, values on top counted. Loop's thread, inside tasks
+** and callbacks as well as between steps; [L] is any thread of the state, with 5 free slots. None of these functions
+** raises: where one returns AG_ERROR, the error is on top, and a C function that Lua has called does
+** `return lua_error(L)`. */
 
 /* Pushes a new future. Lua owns it: keep it on the stack, in the registry, or with who awaits it; one that nothing
 ** refers to any more is gone, and whoever would have waited for it with it. [-0, +0|1, -] AG_OK, AG_CLOSED (which
@@ -160,9 +160,10 @@ typedef enum ag_future_status {
 /* What has become of the value at [index]. [-0, +0, -] */
 AG_API ag_future_status ag_future_state(lua_State *L, int index);
 
-/* The outcome, as of lua_pcall. AG_OK pushes all results; AG_ERROR pushes an error object: tostring gives its message,
-** the field value what was raised (for a failure that has one), the field traceback where (may be nil); AG_IDLE: not
-** done, nothing is pushed. The error counts as asked for and is reported nowhere. [-0, +n|1|0, -] */
+/* The outcome, as of lua_pcall. AG_OK pushes all results; AG_ERROR pushes an error object: luaL_tolstring gives its
+** message, the field value what was raised, the field traceback where (may be nil), and ag_future_state tells a failure
+** from a cancellation; AG_IDLE: not done, nothing is pushed. The error counts as asked for and is reported nowhere.
+** [-0, +n|1|0, -] */
 AG_API ag_status ag_future_outcome(lua_State *L, int index);
 
 /* Calls fn(L, data) with the future at index 1, exactly once: in the iteration after it is done; or, where the loop
@@ -180,8 +181,9 @@ AG_API int ag_await(lua_State *L, int index);
 ** a lock, none blocks. */
 
 /* An operation: a future on the loop's thread whose answer any thread gives. While it is wanted it keeps the loop alive
-** (no DeadlockError, no AG_DONE). Counts references: each thread that may answer holds one, and lets go of it after
-** its last call. When all have let go and nobody has answered, the future fails with a RuntimeError. */
+** (no DeadlockError, no AG_DONE), but a virtual clock does not wait for it. Counts references: each thread that may
+** answer holds one, and lets go of it after its last call. When all have let go and nobody has answered, the future
+** fails with a RuntimeError. */
 typedef struct ag_op ag_op;
 
 /* Makes an operation and pushes its future, which the loop keeps while it is pending; the caller has one reference to

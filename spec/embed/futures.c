@@ -152,6 +152,19 @@ static void watches_what_nobody_holds(void) {
   CHECK(trail_is("a result"));
 }
 
+static void closing_watcher(lua_State *S, void *data) {
+  note(data);
+  CHECK(ag_loop_destroy(S, loop) == AG_CLOSED && ag_step(S, loop) == AG_CLOSED);
+  CHECK(ag_future_watch(S, 1, watcher, "never") == AG_CLOSED && ag_future_create(S, loop) == AG_CLOSED);
+  CHECK(ag_future_set_result(S, 1, 0) == AG_OK && ag_future_state(S, 1) == AG_RESULT);
+}
+
+static void watches_whatever_watchers_do(void) {
+  CHECK(ag_future_create(L, loop) == AG_OK);
+  CHECK(ag_future_watch(L, 1, closing_watcher, "a") == AG_OK && ag_future_watch(L, 1, watcher, "b") == AG_OK);
+  CHECK(ag_loop_destroy(L, loop) == AG_OK && trail_is("a b result"));
+}
+
 static void watches_to_the_end_of_the_loop(void) {
   CHECK(ag_future_create(L, loop) == AG_OK && ag_future_watch(L, 1, watcher, "future") == AG_OK);
   spawn("agather.sleep(100)", 0);
@@ -377,6 +390,7 @@ int main(int argc, char **argv) {
       {"is watched: each watcher is called once, in order, also when it is done already", watches},
       {"lives while it is watched", watches_what_nobody_holds},
       {"tells its watchers when its loop ends before it is done", watches_to_the_end_of_the_loop},
+      {"is watched to the end, whatever another watcher does", watches_whatever_watchers_do},
       {"tells its watchers when the state is closed before it is done", watches_to_the_end_of_the_state},
       {"may have watchers that raise, which is reported", reports_failing_watchers},
       {"is reported when it failed and was only watched", watcher_is_nobody_who_asks},

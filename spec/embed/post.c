@@ -117,7 +117,7 @@ static const char resolving[] = "local compute, count, tasks, io = ... "
 
 static void resolve(long count, bool io) {
   pthread_t threads[THREADS];
-  start_threads(threads, answer_jobs, NULL, 0);
+  start_threads(threads, answer_jobs, &queue, 0);
   must(luaL_loadstring(L, resolving) == LUA_OK, "the script");
   lua_pushcfunction(L, compute);
   lua_pushinteger(L, count);
@@ -138,7 +138,7 @@ static void resolve(long count, bool io) {
 
 /* ---- close ---- */
 
-static atomic_long posted, ran, dropped, released;
+static atomic_long posted, ran, dropped, released, unwanted;
 
 static void count_run(lua_State *S, void *data) {
   (void)S, (void)data;
@@ -153,6 +153,11 @@ static void count_drop(void *data) {
 static void count_release(void *data) {
   (void)data;
   released++;
+}
+
+static void count_unwanted(ag_op *op, void *data) {
+  (void)data;
+  unwanted += !ag_op_wanted(op);
 }
 
 /* Posts, but no more than a few ahead of the loop: posting is much faster than running. */
@@ -192,9 +197,12 @@ static void close_while_posting(long rounds) {
     for (int i = 0; i < THREADS; i++) {
       posters[i] = (poster){.remote = ag_loop_remote(loop)};
       for (int k = 0; k < OPS; k++) {
-        must_status(ag_op_create(L, loop, NULL, NULL, &posters[i].ops[k]), "an operation");
-        if ((i + k) % 3 == 0) /* nobody wants this one */
+        must_status(ag_op_create(L, loop, count_unwanted, NULL, &posters[i].ops[k]), "an operation");
+        long before = unwanted;
+        if ((i + k) % 3 == 0) { /* nobody wants this one */
           must_status(ag_future_cancel(L, -1, NULL), "cancel");
+          must(unwanted == before + 1, "the C side does not know that an answer is unwanted");
+        }
         lua_pop(L, 1);
       }
     }

@@ -9,9 +9,11 @@
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct memory {
   long count, fail_at; /* 0: nothing fails */
+  bool collect, failed;
 } memory;
 
 static void *allocate(void *data, void *block, size_t old, size_t size) {
@@ -20,8 +22,13 @@ static void *allocate(void *data, void *block, size_t old, size_t size) {
     free(block);
     return NULL;
   }
-  if ((block == NULL || size > old) && ++m->count >= m->fail_at && m->fail_at > 0)
-    return NULL;
+  if (block == NULL || size > old) {
+    if (++m->count >= m->fail_at && m->fail_at > 0)
+      return NULL;
+    m->failed = m->collect && !m->failed;
+    if (m->failed)
+      return NULL;
+  }
   return realloc(block, size);
 }
 
@@ -173,28 +180,36 @@ static void end_host(lua_State *L, ag_loop *loop) {
   CHECK(released == answers);
 }
 
-static long run(long fail_at) {
+static long run(long fail_at, bool collect) {
   run_number = fail_at;
   watched = called = dropped = released = watchers = posts = answers = 0;
-  memory m = {0, 0};
+  memory m = {0, 0, false, false};
   lua_State *L = lua_newstate(allocate, &m);
   lua_atpanic(L, unprotected);
   luaL_openlibs(L);
   ag_loop *loop = NULL;
   m.count = 0;
   m.fail_at = fail_at;
+  m.collect = collect;
   use_host(L, &loop);
   long count = m.count;
   m.fail_at = 0;
+  m.collect = false;
   end_host(L, loop);
   lua_close(L);
   return count;
 }
 
-int main(void) {
-  long count = run(0);
+int main(int argc, char **argv) {
+  if (argc == 2 && strcmp(argv[1], "collect") == 0) {
+    run(0, true);
+    CHECK(answers == 1 && posts == 3 && watchers == 8); /* nothing has failed */
+    printf("1 run\n");
+    return 0;
+  }
+  long count = run(0, false);
   for (long n = 1; n <= count + 1; n++)
-    run(n);
+    run(n, false);
   printf("%ld runs\n", count + 1);
   return 0;
 }

@@ -149,7 +149,8 @@ static int watch(lua_State *L) {
 
 ag_status ag_future_watch(lua_State *L, int index, void (*fn)(lua_State *L, void *data), void *data) {
   ag_future *future = to_future(L, index);
-  if (future != NULL && ag_loop_find(ag_state_find(L), future->loop) == NULL)
+  ag_loop *loop = future != NULL ? ag_loop_find(ag_state_find(L), future->loop) : NULL;
+  if (future != NULL && (loop == NULL || loop->closed))
     return AG_CLOSED;
   watcher w = {fn, data, NULL};
   index = lua_absindex(L, index);

@@ -332,6 +332,10 @@ ag_loop *ag_loop_check_open(lua_State *L) {
 ag_poller *ag_loop_poller(ag_loop *loop) { return loop->poller; }
 
 void ag_loop_set_poller(ag_loop *loop, ag_poller *poller) {
+  if (loop->closed) {
+    poller->close(poller);
+    return;
+  }
   ag_poller *old = loop->poller;
   loop->poller = poller;
   loop->has_io = true;

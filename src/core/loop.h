@@ -32,6 +32,8 @@ struct ag_loop {
   uint8_t met;                  /* bits of the companions that have been joined */
   bool has_io;                  /* the poller is not the built-in one */
   bool suspects;                /* something failed that nobody waits for: look whether it is reachable */
+  bool promises;                /* some handle was promised (see handle.h) */
+  bool sink_told;               /* the sink was called for the report at hand */
   double collected, collection; /* when the last such collection ended, how long it took; seconds */
   int handler;                  /* slot of the exception handler, or 0 */
   int slot;                     /* keeps the loop's userdata while it runs */
@@ -43,8 +45,6 @@ struct ag_loop {
   ag_link ops;        /* the operations among them: see op.c */
   ag_error_sink sink; /* or NULL: see report.c */
   void *sink_data;
-  bool sink_told; /* it was called for the report at hand */
-  bool promises;  /* some handle was promised (see handle.h) */
 };
 
 double ag_loop_time(const ag_loop *loop);

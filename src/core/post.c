@@ -67,27 +67,33 @@ void ag_loop_release(ag_loop *loop) {
   loop->outside--;
 }
 
-/* Drops what other threads have put among the nodes of [list]. */
-static void drop_mail(ag_link *list) {
+/* Moves what other threads have put among the nodes of [list] to the chain that ends at [last]; returns its end. */
+static ag_link **collect_mail(ag_link **last, ag_link *list) {
   for (ag_link *l = list->next, *next; l != list; l = next) {
     next = l->next;
     ag_node *node = ag_container(l, ag_node, link);
-    if (node->run == run_post) {
-      ag_link_remove(l);
-      drop_post(ag_container(node, post, node));
-    } else if (ag_op_of(node) != NULL) {
-      ag_link_remove(l);
-      ag_op_finish(ag_op_of(node));
-    }
+    if (node->run != run_post && ag_op_of(node) == NULL)
+      continue;
+    ag_link_remove(l);
+    l->next = NULL;
+    *last = l;
+    last = &l->next;
   }
+  return last;
 }
 
 void ag_post_close(ag_loop *loop) {
   ag_ops_close(loop);
-  ag_link rest;
+  ag_link rest, *mail = NULL;
   ag_link_init(&rest);
   ag_remote_close(loop->remote, &rest);
-  drop_mail(&loop->current);
-  drop_mail(&loop->ready);
-  drop_mail(&rest);
+  collect_mail(collect_mail(collect_mail(&mail, &loop->current), &loop->ready), &rest);
+  for (ag_link *next; mail != NULL; mail = next) { /* what is called here finds no list that it could change */
+    next = mail->next;
+    ag_node *node = ag_container(mail, ag_node, link);
+    if (node->run == run_post)
+      drop_post(ag_container(node, post, node));
+    else
+      ag_op_finish(ag_op_of(node));
+  }
 }
