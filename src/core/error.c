@@ -324,5 +324,11 @@ void ag_errors_open(lua_State *L, ag_state *S) {
   lua_pushliteral(L, "");
   ag_error_push(L, S, "CancelledError");
   S->cancelled = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pushliteral(L, "not enough memory");
+  lua_pushvalue(L, -1);
+  ag_error_push(L, S, "Error");
+  lua_insert(L, -2);
+  lua_setfield(L, -2, "value");
+  S->no_memory = luaL_ref(L, LUA_REGISTRYINDEX);
   ag_setfuncs(L, S, functions);
 }

@@ -43,8 +43,11 @@ static void settle(lua_State *L, ag_state *S, ag_future *future, uint8_t status)
   ag_loop *loop = ag_loop_find(S, future->loop);
   if (loop != NULL) {
     ag_list_splice(&loop->ready, &future->waiters);
-    if (future->kind == AG_TASK)
+    if (future->kind == AG_TASK) {
       loop->tasks--;
+      if (loop->runs == &((ag_task *)future)->timer.node)
+        loop->runs = NULL;
+    }
   }
   int slot = future->slot;
   future->slot = 0;
@@ -71,6 +74,12 @@ void ag_future_resolve(lua_State *L, ag_state *S, int index, int count) {
   settle(L, S, future, AG_RESULT);
 }
 
+/* Protected: 1 state, 2 future. */
+static int watch(lua_State *L) {
+  ag_watch(L, lua_touserdata(L, 1), 2);
+  return 0;
+}
+
 void ag_future_reject(lua_State *L, ag_state *S, int index) {
   index = lua_absindex(L, index);
   ag_future *future = lua_touserdata(L, index);
@@ -79,8 +88,13 @@ void ag_future_reject(lua_State *L, ag_state *S, int index) {
   for (ag_link *l = future->waiters.next; l != &future->waiters && !waited; l = l->next)
     waited = ag_handle_of(ag_container(l, ag_node, link)) == NULL;
   future->status = AG_FAILED;
-  if (!waited)
-    ag_watch(L, S, index);
+  if (!waited) {
+    lua_pushcfunction(L, watch);
+    lua_pushlightuserdata(L, S);
+    lua_pushvalue(L, index);
+    if (lua_pcall(L, 2, 0, 0) != LUA_OK)
+      lua_pop(L, 1); /* no memory to watch it: settled it must be */
+  }
   settle(L, S, future, AG_FAILED);
 }
 

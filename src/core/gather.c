@@ -46,13 +46,25 @@ static void cancel_siblings(lua_State *L, ag_state *S, ag_gather *gather, int li
   }
 }
 
+/* Protected: 1 state, 2 gather, 3 the child that its error came from. */
+static int link_cause(lua_State *L) {
+  ag_chain_link(L, lua_touserdata(L, 1), 2, 3);
+  return 0;
+}
+
 /* A child is done while the gather is not. Returns whether the gather waits on. */
 static bool take_result(lua_State *L, ag_state *S, ag_gather *gather, int self, int list, lua_Integer place) {
   lua_rawgeti(L, list, place);
   bool failed = ag_future_value(L, S, -1);
   bool first = failed && !gather->return_exceptions && !gather->failing;
-  if (first)
-    ag_chain_link(L, S, self, -2);
+  if (first) { /* for tracebacks: where there is no memory for it, the gather ends all the same */
+    lua_pushcfunction(L, link_cause);
+    lua_pushlightuserdata(L, S);
+    lua_pushvalue(L, self);
+    lua_pushvalue(L, -5);
+    if (lua_pcall(L, 3, 0, 0) != LUA_OK)
+      lua_pop(L, 1);
+  }
   lua_pushvalue(L, -1);
   lua_rawseti(L, list, place);
   if (place == gather->count && S->requests_used && !gather->failing) { /* for finish() */
@@ -100,7 +112,6 @@ static ag_gather_child *next_child(ag_loop *loop, const ag_gather *gather) {
   if (child->gather != gather)
     return NULL;
   ag_link_remove(&node->link);
-  loop->runs = node;
   return child;
 }
 
@@ -108,6 +119,7 @@ static void child_done(ag_loop *loop, lua_State *L, ag_node *node) {
   ag_state *S = loop->S;
   ag_gather_child *child = ag_container(node, ag_gather_child, node);
   ag_gather *gather = child->gather;
+  loop->runs = NULL;
   int keep = gather->cancel_index, base = lua_gettop(L);
   int self = base + 1, list = base + 2;
   ag_push_kept(L, S, keep);

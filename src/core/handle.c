@@ -15,6 +15,7 @@ static void handle_run(ag_loop *loop, lua_State *L, ag_node *node) {
   ag_push_kept(L, S, handle->slot);
   if (!handle->promised)
     ag_handle_release(L, S, handle);
+  loop->runs = NULL; /* it may be that nothing but this stack holds the handle now */
   int self = lua_gettop(L);
   luaL_checkstack(L, handle->nargs + 8, "too many arguments");
   for (int i = 0; i <= handle->nargs; i++)

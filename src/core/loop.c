@@ -236,7 +236,15 @@ static void answer_interrupts(lua_State *L, ag_loop *loop) {
   lua_error(L);
 }
 
-/* Ends what still belongs to the loop: tasks are reported, everything is let go of. */
+/* Protected: 1 loop, 2 task: reports that it ends unfinished. */
+static int report_pending(lua_State *L) {
+  lua_pushnil(L);
+  ag_report(L, lua_touserdata(L, 1), "Task was destroyed but it is pending!", 2);
+  return 0;
+}
+
+/* Ends what still belongs to the loop: tasks are reported, everything is let go of. Never raises: where there is no
+** memory to report, nothing is said. */
 static void abandon_living(lua_State *L, ag_loop *loop) {
   ag_state *S = loop->S;
   int top = lua_gettop(L);
@@ -253,8 +261,10 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
       if (future->status != AG_PENDING || future->slot != i)
         continue;
       if (!S->closed) {
-        lua_pushnil(L);
-        ag_report(L, loop, "Task was destroyed but it is pending!", -2);
+        lua_pushcfunction(L, report_pending);
+        lua_pushlightuserdata(L, loop);
+        lua_pushvalue(L, top + 1);
+        lua_pcall(L, 2, 0, 0);
         lua_settop(L, top + 1);
       }
       ag_task_abandon(L, S, -1);
@@ -287,7 +297,7 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
     return;
   loop->closed = true;
   ag_post_close(loop);
-  luaL_checkstack(L, 20, NULL);
+  lua_checkstack(L, 20); /* a host that calls without room has lost anyway, but here nothing may raise */
   abandon_living(L, loop);
   ag_link_remove(&loop->among);
   while (!ag_list_empty(&loop->current))

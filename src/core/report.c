@@ -173,7 +173,8 @@ static int watch_gc(lua_State *L) {
 void ag_report_later(lua_State *L, ag_state *S) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->reports);
   lua_pushvalue(L, 1);
-  lua_rawseti(L, -2, ++S->reported);
+  lua_rawseti(L, -2, S->reported + 1); /* where this fails, the list is as it was */
+  S->reported++;
   lua_pop(L, 1);
   for (ag_link *l = S->loops.next; l != &S->loops; l = l->next)
     ag_container(l, ag_loop, among)->suspects = true;
@@ -276,7 +277,8 @@ void ag_report_suspects(lua_State *L, ag_loop *loop, bool all) {
       if (w->active && future != NULL && future->loop == loop->id) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, S->reports);
         lua_insert(L, -2);
-        lua_rawseti(L, -2, ++S->reported);
+        lua_rawseti(L, -2, S->reported + 1);
+        S->reported++;
         w->active = false;
       }
       lua_pop(L, 1);

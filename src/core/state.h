@@ -56,6 +56,7 @@ typedef struct ag_state {
   int causes;                 /* registry reference: weak table failed task or gather -> the one its error came from */
   int origins;                /* registry reference: weak table coro -> "file:line" that made it, in debug mode */
   int contexts;               /* registry reference: weak table task or handle -> context */
+  int no_memory;              /* registry reference: the error object of a task whose error there is no memory for */
   int exit;                   /* registry reference: what is raised in a generator to close it */
   int waiting;                /* registry reference: weak table of generators that wait (see generator.c) */
   int outside;                /* registry reference: the context of code outside tasks */

@@ -217,6 +217,7 @@ static bool next_fresh(ag_state *S, ag_thread thread) {
   ag_link_remove(&node->link);
   task->thread = thread;
   loop->task = task;
+  loop->runs = node;
   return true;
 }
 
@@ -312,10 +313,30 @@ static void reset_threads(lua_State *L, ag_state *S, ag_task *task) {
   }
 }
 
+/* Protected: 1 loop, 2 task, 3 the error. */
+static int lose(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 1);
+  finish_failed(L, loop->S, lua_touserdata(L, 2));
+  return 0;
+}
+
 void ag_task_lost(lua_State *L, ag_loop *loop, ag_task *task) {
+  ag_state *S = loop->S;
   ag_link_remove(&task->turn_link);
-  finish_failed(L, loop->S, task);
-  reset_threads(L, loop->S, task);
+  lua_pushcfunction(L, lose);
+  lua_pushlightuserdata(L, loop);
+  lua_pushlightuserdata(L, task);
+  lua_rotate(L, -4, 3);
+  int base = lua_gettop(L) - 4;
+  lua_pcall(L, 3, 0, 0);
+  lua_settop(L, base);
+  if (task->future.status == AG_PENDING) { /* there was not even memory for the error */
+    ag_push_kept(L, S, task->future.slot);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, S->no_memory);
+    ag_future_reject(L, S, base + 1);
+    lua_settop(L, base);
+  }
+  reset_threads(L, S, task);
 }
 
 /* The task's thread was resumed or closed by hand. */
@@ -356,8 +377,8 @@ static void stepped(lua_State *L, ag_loop *loop, ag_thread thread, int status, i
   if (status != LUA_OK && task->future.status == AG_PENDING) { /* not caught by the body: no memory */
     spoiled = true;
     lua_xmove(thread.L, L, 1);
-    task->thread = (ag_thread){NULL, 0};
     finish_failed(L, S, task);
+    task->thread = (ag_thread){NULL, 0};
   }
   ag_thread_give(L, S, thread, spoiled);
 }
