@@ -306,12 +306,16 @@ typedef struct ag_limits {
 } ag_limits;
 
 /* Sets the limits of the state, in place of those before; NULL: none. What hits one is a LimitError with .limit (the
-** name of the field above) and .value; when nobody catches it, it goes to the loop's exception handler with the task and
+** name of the field above) and .value; when nobody catches it, it goes to the loop's exception handler with the task
+*and
 ** its traceback. Not while a loop runs. [-0, +0|1, -] AG_OK, AG_REENTRANT or AG_ERROR. */
 AG_API ag_status ag_set_limits(lua_State *L, const ag_limits *limits);
 
-/* How many handles [loop] may have open, or 0: for modules that open some. Loop's thread. */
+/* For modules that open handles: how many [loop] may have open, or 0, and the error for the next one. Loop's thread;
+** the first never raises. */
 AG_API size_t ag_handle_limit(const ag_loop *loop);
+/* Raises a LimitError: the limit [name] of [value] is reached. [-0, +0, e] */
+AG_API AG_NORETURN int ag_limit_error(lua_State *L, const char *name, lua_Integer value);
 
 /* Restricts what is loaded from now on: gives the state new globals with nothing but what [allow] names and is safe.
 ** [allow] is a list with a NULL at its end, of globals ("print"), whole libraries ("string"), single functions

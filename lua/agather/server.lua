@@ -60,11 +60,27 @@ local function serve_one(handler, prepare, stream)
   end
 end
 
-local function start(self, stream)
+local function new_task(self, stream)
   local task = agather.spawn(serve_one, self.handler, self.prepare, stream)
+  task:add_done_callback(self.on_done)
+  return task
+end
+
+-- Accepts a connection and starts its handler.
+local function accept(self)
+  local stream = self.listener:accept()
+  local ok, task = pcall(new_task, self, stream)
+  if not ok then -- no task for it: a limit of the host's
+    stream:close()
+    error(task, 0)
+  end
   self.tasks[task] = stream
   self.count = self.count + 1
-  task:add_done_callback(self.on_done)
+end
+
+-- Whether another accept may work after this error of one.
+local function passes(err)
+  return agather.is_error(err, agather.LimitError) or exhaustion[agather.is_error(err, agather.OSError) and err.code]
 end
 
 --- Accepts connections until the server is closed, and returns when their handlers have ended. Where the calling task
@@ -79,14 +95,13 @@ function Server:serve_forever()
     if self.count >= self.max_connections then
       wait_for_an_end(self)
     else
-      local ok, stream = agather.pcall(self.listener.accept, self.listener)
+      local ok, err = agather.pcall(accept, self)
       if ok then
         pause, at_once = nil, at_once + 1
-        start(self, stream)
         if at_once % ACCEPTED_AT_ONCE == 0 then agather.sleep(0) end
       elseif not self.closed then
-        if not exhaustion[agather.is_error(stream, agather.OSError) and stream.code] then error(stream, 0) end
-        if not pause then report(self, "accept failed; the server goes on when it can", stream) end
+        if not passes(err) then error(err, 0) end
+        if not pause then report(self, "accept failed; the server goes on when it can", err) end
         pause = math.min(LONGEST_PAUSE, (pause or SHORTEST_PAUSE / 2) * 2)
         agather.sleep(pause)
       end

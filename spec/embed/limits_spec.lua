@@ -196,6 +196,30 @@ describe("a limit on how many", function()
   end)
 end)
 
+describe("a limit on handles", function()
+  it("is a LimitError in who opens one more, until one is closed", function()
+    local output = limited("handles=3", "limit", "spawn=local net = agather.net local a = net.listen('127.0.0.1', 0) "
+      .. "local b, c = net.listen('127.0.0.1', 0), net.udp() local ok, e = pcall(net.listen, '127.0.0.1', 0) "
+      .. "print(ok, e.limit, e.value, e) print(pcall(net.udp)) print(pcall(net.connect, a:local_address())) "
+      .. "print(pcall(a.accept, a)) b:close() c:close() agather.sleep(0.001) print(net.listen('127.0.0.1', 0) ~= nil)",
+      "run=2")
+    assert.equal("false\thandles\t3\ttoo many handles: the limit is 3\n" .. ("false\ttoo many handles: the limit is 3\n"):rep(3)
+      .. "true\n", output)
+  end)
+
+  it("makes a server wait until there is room again, and serve who came meanwhile", function()
+    local output = limited("handles=6", "limit", "spawn=local net = agather.net "
+      .. "local server = net.start_server('127.0.0.1', 0, function(s) s:write(s:read('L')) end) "
+      .. "server.on_error = function(e) print(e) end local serving = agather.spawn(server.serve_forever, server) "
+      .. "local held = {} for i = 1, 3 do held[i] = net.connect(server.listener:local_address()) end agather.sleep(0.01) "
+      .. "for i = 1, 3 do held[i]:write('hello\\n') print(held[i]:read('l')) held[i]:close() agather.sleep(0.05) end "
+      .. "server:close() serving:await() print('served')", "run=5")
+    assert.equal(3, count(output, "hello\n"), output)
+    assert.truthy(output:find("too many handles: the limit is 6\n", 1, true), output)
+    assert.truthy(output:find("served\n$"), output)
+  end)
+end)
+
 describe("setting limits", function()
   it("refuses a time that is none", function()
     local output = limited("seconds=-1", "limit", "seconds=nan", "limit")

@@ -14,7 +14,11 @@ int ag_limit_raise(lua_State *L, ag_state *S, const char *name, lua_Integer valu
   lua_setfield(L, -2, "limit");
   lua_pushinteger(L, value);
   lua_setfield(L, -2, "value");
-  return lua_error(L);
+  lua_error(L);
+}
+
+int ag_limit_error(lua_State *L, const char *name, lua_Integer value) {
+  ag_limit_raise(L, ag_state_open(L), name, value);
 }
 
 size_t ag_handle_limit(const ag_loop *loop) {

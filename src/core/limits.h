@@ -5,6 +5,7 @@
 #define AG_LIMITS_H
 
 #include "core/state.h"
+#include "noreturn.h"
 
 /* FREE: nothing is spent. CLEANING: it was, the error was raised, a tenth is left for handlers and <close>.
 ** SPENT: that too is gone; from here on every instruction raises. */
@@ -30,7 +31,7 @@ typedef struct ag_limiter {
 } ag_limiter;
 
 /* Raises a LimitError: the limit [name] has the given value, and one more was asked for. */
-int ag_limit_raise(lua_State *L, ag_state *S, const char *name, lua_Integer value);
+AG_NORETURN int ag_limit_raise(lua_State *L, ag_state *S, const char *name, lua_Integer value);
 
 /* Whether [count] has come to the limit [name] of the state. Reached wherever something is made: one branch. */
 #define ag_limit_reached(S, name, count)                                                                               \

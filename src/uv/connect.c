@@ -180,7 +180,7 @@ static int connected(lua_State *L, int status, lua_KContext context) {
 
 /* Pushes the stream's box and a race to [count] targets. [-0, +2, e] */
 static race *new_race(lua_State *L, int count) {
-  uv_loop_t *loop = ag_uv_loop(L, "connect");
+  uv_loop_t *loop = ag_uv_loop_for_handle(L, "connect");
   ag_stream_box(L);
   race **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;

@@ -119,7 +119,7 @@ static int listen_tcp(lua_State *L) {
   if (!ag_address_parse(host, port, &address))
     return luaL_argerror(L, 1, lua_pushfstring(L, "numeric address expected, got '%s'", host));
   ag_address_text((struct sockaddr *)&address, name, sizeof name);
-  uv_loop_t *loop = ag_uv_loop(L, "listen");
+  uv_loop_t *loop = ag_uv_loop_for_handle(L, "listen");
   new_box(L);
   int fd = ag_bind_tcp((struct sockaddr *)&address, backlog, reuseport);
   if (fd < 0)
@@ -136,7 +136,7 @@ static int listen_unix(lua_State *L) {
   int backlog = (int)luaL_checkinteger(L, 2);
   mode_t mode = (mode_t)luaL_checkinteger(L, 3);
   bool replace = lua_toboolean(L, 4);
-  uv_loop_t *loop = ag_uv_loop(L, "listen");
+  uv_loop_t *loop = ag_uv_loop_for_handle(L, "listen");
   new_box(L);
   ag_socket_file *file = malloc(sizeof *file);
   if (file == NULL)
@@ -202,6 +202,7 @@ static int take_connection(lua_State *L, listener *s, int fd, const struct socka
 static int accepting(lua_State *L, int unused, lua_KContext context) {
   (void)unused, (void)context;
   listener *s = check_open(L, "accept");
+  ag_uv_loop_for_handle(L, "accept");
   struct sockaddr_storage address;
   int fd;
   do {

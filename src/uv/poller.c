@@ -143,6 +143,23 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   return &r->loop;
 }
 
+static void count_handle(uv_handle_t *handle, void *count) {
+  if (!uv_is_closing(handle))
+    ++*(size_t *)count;
+}
+
+uv_loop_t *ag_uv_loop_for_handle(lua_State *L, const char *what) {
+  uv_loop_t *loop = ag_uv_loop(L, what);
+  size_t limit = ag_handle_limit(ag_running_loop(L, what));
+  if (limit == 0)
+    return loop;
+  size_t count = 0;
+  uv_walk(loop, count_handle, &count);
+  if (count >= limit + 2) /* the reactor has two of its own */
+    ag_limit_error(L, "handles", (lua_Integer)limit);
+  return loop;
+}
+
 int ag_uv_error(lua_State *L, int status, const char *operation, const char *address) {
   ag_os_error(L, uv_err_name(status), -status, uv_strerror(status), operation, address);
 }

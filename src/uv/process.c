@@ -259,7 +259,7 @@ static bool is_directory(const char *path) {
 
 static int spawn(lua_State *L, process *p, channel channels[3], uv_process_options_t *options) {
   uv_stdio_container_t stdio[3];
-  start s = {ag_uv_loop(L, "process.spawn"), p, options};
+  start s = {ag_uv_loop_for_handle(L, "process.spawn"), p, options};
   int status = open_pipes(channels);
   if (status == 0) {
     fill_stdio(stdio, channels);

@@ -238,7 +238,7 @@ static int signal_problem(lua_State *L) {
 static int signal_listener(lua_State *L) {
   const char *operation = luaL_checkstring(L, 1);
   int n = lua_gettop(L);
-  uv_loop_t *loop = ag_uv_loop(L, operation);
+  uv_loop_t *loop = ag_uv_loop_for_handle(L, operation);
   listener *l = lua_newuserdatauv(L, sizeof *l, 0);
   memset(l, 0, sizeof *l);
   luaL_setmetatable(L, LISTENER);

@@ -67,7 +67,7 @@ void ag_stream_own(ag_stream **box, ag_stream *s) {
 }
 
 ag_stream *ag_stream_new(lua_State *L, uv_handle_type type, const char *operation) {
-  uv_loop_t *loop = ag_uv_loop(L, operation);
+  uv_loop_t *loop = ag_uv_loop_for_handle(L, operation);
   ag_stream **box = ag_stream_box(L);
   ag_stream *s;
   int status = ag_stream_create(loop, type, &s);

@@ -11,6 +11,8 @@
 
 /* The libuv loop of the running loop; makes it the poller at the first call. Raises outside a loop. */
 uv_loop_t *ag_uv_loop(lua_State *L, const char *what);
+/* The same for who is about to open a handle: raises a LimitError when as many are open as the host allows. */
+uv_loop_t *ag_uv_loop_for_handle(lua_State *L, const char *what);
 /* What the streams of one loop share. */
 typedef struct ag_shared {
   ag_blocks blocks;

@@ -197,7 +197,7 @@ static int pool_gc(lua_State *L) {
 static int worker_pool(lua_State *L) {
   lua_Integer size = luaL_checkinteger(L, 1);
   luaL_argcheck(L, size >= 1 && size <= 1024, 1, "size must be from 1 to 1024");
-  uv_loop_t *loop = ag_uv_loop(L, "worker.Pool");
+  uv_loop_t *loop = ag_uv_loop_for_handle(L, "worker.Pool");
   pool **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
   luaL_setmetatable(L, POOL);
