@@ -322,7 +322,8 @@ AG_API AG_NORETURN int ag_limit_error(lua_State *L, const char *name, lua_Intege
 ** ("string.rep", "agather.sleep") and submodules ("agather.net"); NULL stands for all that needs no trust.
 ** What no hook can stop is replaced or missing: load takes text only, setmetatable no __gc, xpcall runs the handler
 ** after the error has unwound, string.rep and the like have caps; metatables of strings and of the library's objects
-** are locked; there is no debug, io, package, string.dump, and of os only time, clock, date and difftime.
+** are locked; there is no debug, io, package, string.dump, and of os only time, clock, date and difftime. Loops lose
+** the methods that stop them, run them or set their exception handler, for the host's Lua code too.
 ** Set functions of your own with lua_setglobal afterwards. Called again, it takes away from the globals what [allow]
 ** does not name, and gives nothing back. What was loaded before keeps what it had.
 ** Not while a loop runs. [-0, +0|1, -] AG_OK, AG_REENTRANT or AG_ERROR. */

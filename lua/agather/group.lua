@@ -49,10 +49,14 @@ local function refuse(self, awaitable, why)
 end
 
 local function add(self, task)
+  local ok, err = pcall(task.add_done_callback, task, self.on_done)
+  if not ok then -- no room for a callback: the group would wait for it in vain
+    task:cancel()
+    error(err, 0)
+  end
   self.created = self.created + 1
   self.running = self.running + 1
   self.tasks[task] = self.created
-  task:add_done_callback(self.on_done)
   return task
 end
 

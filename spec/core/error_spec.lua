@@ -6,7 +6,7 @@ local raises, virtual = support.raises, support.virtual
 local class_names = {
   "CancelledError", "TimeoutError", "InvalidStateError", "QueueEmpty", "QueueFull", "QueueShutDown",
   "BrokenBarrierError", "IncompleteReadError", "LimitOverrunError", "OSError", "DeadlockError", "KeyboardInterrupt",
-  "ExceptionGroup",
+  "ExceptionGroup", "LimitError",
 }
 
 describe("error classes", function()

@@ -188,6 +188,15 @@ describe("a limit on how many", function()
     end
   end)
 
+  it("callbacks leaves a TaskGroup whole whose task could not be watched", function()
+    local output = limited("callbacks=2", "limit", "spawn=local group <close> = agather.TaskGroup() for i = 1, 3 do "
+      .. "print(pcall(group.spawn, group, function() agather.sleep(0.001) print('ran', i) end)) end", "spawn=agather.sleep(0.01) "
+      .. "print('end')", "run=2")
+    assert.equal(2, count(output, "true\t<Task"), output)
+    assert.equal(1, count(output, "false\ttoo many callbacks: the limit is 2"), output)
+    assert.truthy(output:find("ran\t1\nran\t2\nend\n$"), output)
+  end)
+
   it("is counted down by what ends", function()
     local output = limited("tasks=3", "timers=3", "callbacks=3", "limit", "spawn=for i = 1, 50 do "
       .. "agather.await(agather.spawn(agather.sleep, 0.0001)) local handle = agather.get_running_loop():call_later(9, print) "

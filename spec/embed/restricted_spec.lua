@@ -105,6 +105,7 @@ describe("restricted mode", function()
       .. "print(load('\\27Lua')) print(load('return 1', 'name', 'b')) print(load('return x', 'name', 't', {x = 5})()) "
       .. "print(load('syntax error', '=name')) print(pcall(load, ('-'):rep(101))) "
       .. "local pieces = {'return ', '7', ''} local i = 0 "
+      .. "local numbers = {'return ', 7, 5} local j = 0 print(load(function() j = j + 1 return numbers[j] end)()) "
       .. "print(load(function() i = i + 1 return pieces[i] end)()) print(pcall(load, function() return '--' end)) "
       .. "print(pcall(load, function() return {} end)) print(pcall(load, 5)) print(pcall(load)) "
       .. "print(load('return ...', nil)(1, 2))", "run=5")
@@ -117,6 +118,7 @@ describe("restricted mode", function()
       "5",
       "nil\tname:1: syntax error near 'error'",
       "false\tchunk too large: the limit is 100 bytes",
+      "75",
       "7",
       "false\tchunk too large: the limit is 100 bytes",
       "false\treader function must return a string",

@@ -87,12 +87,12 @@ static void read_chunk(lua_State *L, ag_state *S) {
     for (;;) {
       lua_pushvalue(L, 1);
       lua_call(L, 0, 1);
-      if (lua_isnil(L, -1) || (lua_isstring(L, -1) && luaL_len(L, -1) == 0))
-        break;
-      if (!lua_isstring(L, -1))
+      size_t piece = 0;
+      if (!lua_isnil(L, -1) && lua_tolstring(L, -1, &piece) == NULL)
         luaL_error(L, "reader function must return a string");
-      lua_tostring(L, -1);
-      size += lua_rawlen(L, -1);
+      if (piece == 0)
+        break;
+      size += piece;
       if (size > most)
         break;
       luaL_addvalue(&b);
