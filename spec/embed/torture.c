@@ -1,6 +1,7 @@
 /* Memory that fails while a script uses the library, in a state of its own.
-**   torture memory SCRIPT    for every n: all allocations from the n-th on fail (single failures are masked by Lua,
-**                            which collects and tries again)
+**   torture memory SCRIPT [STEP]   for every n, or every STEP-th: all allocations from the n-th on fail (single
+*failures
+**                                  are masked by Lua, which collects and tries again)
 **   torture collect SCRIPT   every allocation fails at the first attempt, so that Lua collects at each: what is not
 **                            anchored is gone
 ** After each run the loop must run other tasks, and the state must close. Prints the number of runs. */
@@ -75,8 +76,8 @@ static long run(const char *script, long fail_at, bool collect) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3 || (strcmp(argv[1], "memory") != 0 && strcmp(argv[1], "collect") != 0)) {
-    fprintf(stderr, "usage: torture memory|collect SCRIPT\n");
+  if (argc < 3 || argc > 4 || (strcmp(argv[1], "memory") != 0 && strcmp(argv[1], "collect") != 0)) {
+    fprintf(stderr, "usage: torture memory|collect SCRIPT [STEP]\n");
     return 2;
   }
   if (strcmp(argv[1], "collect") == 0) {
@@ -84,9 +85,9 @@ int main(int argc, char **argv) {
     printf("1 run\n");
     return 0;
   }
-  long count = run(argv[2], 0, false);
-  for (long n = 1; n <= count + 1; n++)
+  long count = run(argv[2], 0, false), step = argc == 4 ? strtol(argv[3], NULL, 10) : 1, runs = 0;
+  for (long n = 1; n <= count + 1; n += step > 0 ? step : 1, runs++)
     run(argv[2], n, false);
-  printf("%ld runs\n", count + 1);
+  printf("%ld runs\n", runs);
   return 0;
 }
