@@ -126,7 +126,9 @@ static void use_key(SSL_CTX *ctx, BIO *bio, password *p, tls_failure *failure) {
   } else if (p->asked) {
     tls_failure_set(failure, "KEY_PASSWORD_WRONG", "the private key cannot be decrypted: wrong password");
   } else { /* the decoder's own words are of no help */
-    tls_failure_set(failure, "NO_PRIVATE_KEY", "the private key cannot be used: there is none in the PEM text");
+    tls_failure_take(failure, NULL);
+    if (strcmp(failure->code, "ENOMEM") != 0)
+      tls_failure_set(failure, "NO_PRIVATE_KEY", "the private key cannot be used: there is none in the PEM text");
   }
   tls_clear_errors();
 }

@@ -90,7 +90,10 @@ static bool from_ssl(tls_failure *failure, int reason, const char *words) {
 void tls_failure_take(tls_failure *failure, const char *what) {
   unsigned long error = ERR_get_error();
   const char *reason = error != 0 ? ERR_reason_error_string(error) : NULL;
-  if (error != 0 && ERR_GET_REASON(error) == ERR_R_MALLOC_FAILURE) {
+  bool memory = false;
+  for (unsigned long next = error; next != 0; next = ERR_get_error())
+    memory = memory || ERR_GET_REASON(next) == ERR_R_MALLOC_FAILURE;
+  if (memory) {
     tls_failure_set(failure, "ENOMEM", "not enough memory");
   } else if (error == 0 || reason == NULL) {
     tls_failure_set(failure, "PROTOCOL_ERROR", "%s%sOpenSSL gives no reason", what ? what : "", what ? ": " : "");
@@ -98,7 +101,6 @@ void tls_failure_take(tls_failure *failure, const char *what) {
     tls_failure_set(failure, "", "%s%s%s", what ? what : "", what ? ": " : "", reason);
     code_of(reason, failure->code, sizeof failure->code);
   }
-  tls_clear_errors();
 }
 
 /* The name of the constant, without X509_V_ERR_, for what a script may want to tell from the rest. */
