@@ -44,6 +44,7 @@ end
 -- ---- streams ----
 
 -- What a TLS stream has beside the methods of every stream.
+---@class agather.tls.Stream: agather.Stream
 local methods = {}
 
 local function engine_of(self, operation)
@@ -130,7 +131,7 @@ for option in pairs(server_options) do client_options[option] = true end
 ---@param options table
 ---@param at table whose argument they are, as in tls_context.lua
 ---@param host? string the server's name unless the options have one
----@return fun(inner: any): agather.Stream
+---@return fun(inner: any): agather.tls.Stream
 function tls.prepare_client(options, at, host)
   check_known(options, client_options, at)
   local seconds = check_timeout(options, at)
@@ -143,7 +144,7 @@ end
 --- The same for a server.
 ---@param options table
 ---@param at table
----@return fun(inner: any): agather.Stream
+---@return fun(inner: any): agather.tls.Stream
 function tls.prepare_server(options, at)
   check_known(options, server_options, at)
   local seconds = check_timeout(options, at)
@@ -158,7 +159,7 @@ end
 ---@async
 ---@param inner any
 ---@param options? table server_name, context or what makes one, handshake_timeout (60 seconds; false: none)
----@return agather.Stream
+---@return agather.tls.Stream
 function tls.client(inner, options)
   check_stream(inner, "client")
   options = check.options(options, client_options, 2, "client")
@@ -169,7 +170,7 @@ end
 ---@async
 ---@param inner any
 ---@param options table context or what makes one (cert and key at least), handshake_timeout
----@return agather.Stream
+---@return agather.tls.Stream
 function tls.server(inner, options)
   check_stream(inner, "server")
   options = check.options(options, server_options, 2, "server")

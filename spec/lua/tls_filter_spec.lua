@@ -488,6 +488,47 @@ describe("a TLS stream", function()
     assert.is_nil(next(weak))
   end))
 
+  it("is left by its loop at any wait, and freed", function()
+    local weak = setmetatable({}, { __mode = "k" })
+    local function leave(f)
+      agather.run(function()
+        agather.spawn(f)
+        turns(20)
+      end)
+    end
+    leave(function() -- in the handshake
+      local over = net.pair()
+      weak[over] = true
+      tls.client(over, client_options())
+    end)
+    leave(function() -- reading
+      local client, server = pair()
+      weak[client], weak[server] = true, true
+      client:read()
+    end)
+    leave(function() -- writing
+      local client, server = pair()
+      weak[client], weak[server] = true, true
+      client:write(("x"):rep(1000000))
+    end)
+    leave(function() -- closing
+      local client, server = pair()
+      weak[client], weak[server] = true, true
+      agather.spawn(pcall, client.write, client, ("x"):rep(1000000))
+      turns(5)
+      client:close()
+    end)
+    for _ = 1, 3 do collectgarbage() end
+    assert.is_nil(next(weak))
+  end)
+
+  it("cannot be made of a stream that is closed", task(function()
+    local over = net.pair()
+    over:close()
+    raises("the stream is closed", tls.client, over, client_options())
+    raises("the stream is closed", tls.server, over, server_options())
+  end))
+
   it("leaves no task behind", task(function()
     local before = #agather.all_tasks()
     local client, server = pair()

@@ -251,6 +251,7 @@ static int engine_decrypt(lua_State *L) {
   int result = SSL_read(e->ssl, bytes, n < RECORD ? (int)n : RECORD);
   if (result <= 0)
     return unfinished(L, e, result);
+  shrink_in(e);
   lua_pushlstring(L, bytes, (size_t)result);
   return 1;
 }
