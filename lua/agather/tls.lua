@@ -117,7 +117,7 @@ local function start(inner, make_engine, settings, server_name, seconds)
   local engine, code, text = make_engine(settings.inner, server_name)
   if not engine then context.raise("handshake", address, code, text) end
   local filter = new_filter(engine, inner, address)
-  filter:handshake(seconds)
+  filter:handshake(seconds, make_engine == ssl.client)
   return stream.wrap(filter, methods)
 end
 

@@ -11,6 +11,7 @@ Filter.__index = Filter
 local CHUNK = 65536
 local TURN = 262144 -- bytes that are decrypted before other tasks get a turn
 local LINGER = 30 -- seconds that a closed stream has to send what was written
+local LAST_LINGER = 2 -- and when its loop ends
 
 function Filter:__tostring()
   return ("TLS %s over %s"):format(self.address or "", tostring(self.inner))
@@ -51,7 +52,7 @@ end
 
 -- Closes the stream below and frees the keys. Twice is harmless.
 local function finish(self)
-  if self.linger then self.linger:cancel() end
+  if self.limit then self.limit:cancel() end
   if not self.engine then return end
   self.engine:free()
   self.engine = nil
@@ -67,8 +68,33 @@ end
 
 local sender_options = { name = "TLS sender", eager_start = true }
 
+-- Reads and drops what comes until the peer ends.
+local function drain(self)
+  while self.engine do
+    local came = self.inner:read(CHUNK)
+    if not came or not self.engine then return end
+    self.engine:feed(came)
+    local bytes
+    repeat bytes = self.engine:decrypt(CHUNK) until not bytes
+    if bytes == nil then return end
+  end
+end
+
+-- A socket that is closed while something lies there unread is reset, and what the peer has not got yet is lost. A
+-- server of TLS 1.3 sends tickets that a client who only writes never reads: so that one waits for the peer's end.
+-- A loop that ends gives it less time. Where another task reads, all was read, and the error ends this.
+local function wait_for_end(self)
+  local ok, err = pcall(drain, self)
+  if not ok and self.engine and agather.is_error(err, agather.CancelledError) then
+    self.limit:cancel()
+    self.limit = agather.get_running_loop():call_later(LAST_LINGER, finish, self)
+    pcall(drain, self)
+  end
+end
+
 local function run_sender(self)
   local ok, err = pcall(send_all, self)
+  if ok and self.closing and self.unread and self.written then wait_for_end(self) end
   self.sending = false
   if not ok then fail(self, err) end
   if self.closing then finish(self) end
@@ -98,6 +124,7 @@ end
 
 function Filter:write(bytes)
   if self.write_error then error(self.write_error, 0) end
+  self.written = true
   self.last = self.last + 1
   self.queue[self.last] = bytes
   send(self)
@@ -136,6 +163,7 @@ function Filter:read(n)
     if bytes == nil then return nil end
     local came = self.inner:read(CHUNK)
     if not self.engine then return nil end -- closed meanwhile: the stream says so
+    self.unread = false
     if came then engine:feed(came) else engine:feed_end() end
   end
 end
@@ -147,12 +175,10 @@ function Filter:close()
   if self.closing then return end
   self.closing, self.ending = true, true
   local running, loop = pcall(agather.get_running_loop)
-  if running and not self.write_error then send(self) end
-  if running and self.sending then
-    self.linger = loop:call_later(LINGER, finish, self)
-  else
-    finish(self)
-  end
+  if not running then return finish(self) end
+  self.limit = loop:call_later(LINGER, finish, self)
+  if not self.write_error then send(self) end
+  if not self.sending then finish(self) end
 end
 
 function Filter:abort()
@@ -188,12 +214,16 @@ end
 --- Shakes hands. Where that fails, or is cancelled, nobody can use the stream below any more: it is closed.
 ---@async
 ---@param seconds number|false how long it may take
-function Filter:handshake(seconds)
+---@param is_client boolean
+function Filter:handshake(seconds, is_client)
   local ok, err
   if seconds then ok, err = pcall(shake_within, self, seconds) else ok, err = pcall(shake, self) end
   local scope = self.scope
   self.scope = nil
-  if ok then return end
+  if ok then
+    self.unread = is_client and self.engine:version() == "TLSv1.3"
+    return
+  end
   self.closing = true
   pcall(finish, self) -- what went wrong first is what counts
   if scope and scope:expired() and agather.is_error(err, agather.TimeoutError) then
@@ -234,6 +264,8 @@ return function(engine, inner, address)
     idle = nil, -- a future of who waits until it is not
     write_error = nil,
     turn = 0, -- bytes that were decrypted in this turn
+    written = false,
+    unread = false, -- tickets may come that nobody has read
     closing = false,
     ending = false, -- close_notify is to be sent after the queue
   }, Filter)

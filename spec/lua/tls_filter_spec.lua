@@ -1,6 +1,7 @@
 -- lua/agather/tls_filter.lua: what goes over the wire, waits, is cancelled, is cut, is closed.
 local agather = require "agather"
 local certificates = require("spec.support.certificates").make()
+local eventually = require("spec.support.net").eventually
 local support = require "spec.support"
 local tls_support = require "spec.support.tls"
 
@@ -359,11 +360,77 @@ describe("a TLS stream", function()
       gated.shut = false
       gated.open:set()
       assert.equal("kept", server:read("a"))
+      server:close()
       turns(3)
       assert.equal(1, gated.closed)
       pcall(writer.await, writer)
       assert.is_true(writer:done())
     end))
+
+    it("waits for the peer's end where it has only written, for tickets that lie unread would reset a socket",
+      task(function()
+        local function closed_at_once(prepare, options)
+          local over_client, over_server = net.pair()
+          local gated = gate(over_client)
+          local client, server = pair(options, nil, gated, over_server)
+          prepare(client, server)
+          client:close()
+          turns(3)
+          local at_once = gated.closed == 1
+          server:close()
+          turns(3)
+          assert.equal(1, gated.closed)
+          assert.is_nil(client.transport.engine)
+          return at_once
+        end
+        local function write(client) client:write("x") end
+        assert.is_false(closed_at_once(write))
+        assert.is_true(closed_at_once(write, { max_version = "TLSv1.2" }))
+        assert.is_true(closed_at_once(function() end))
+        assert.is_true(closed_at_once(function(client, server)
+          client:write("x")
+          server:write("y")
+          client:read(1)
+        end))
+        assert.is_true(closed_at_once(function(client)
+          client:write("x")
+          agather.spawn(pcall, client.read, client)
+          turns(3)
+        end))
+      end))
+
+    for _, ending in ipairs { "goes on", "ends at once" } do
+      it("and has only written loses nothing, though the peer is slow and the loop " .. ending, function()
+        local blob = ("0123456789abcdef"):rep(200000)
+        local script = os.tmpname()
+        local file = assert(io.open(script, "w"))
+        file:write(([[
+          local agather = require "agather"
+          agather.run(function()
+            local server = agather.net.start_server("127.0.0.1", 0, function(stream)
+              agather.sleep(0.05)
+              local got = stream:read("a")
+              print(#got)
+              os.exit(true)
+            end, { tls = { cert = "%s/server.pem", key = "%s/server.key" } })
+            print((select(2, server:local_address())))
+            io.stdout:flush()
+            server:serve_forever()
+          end)]]):format(certificates.folder, certificates.folder))
+        file:close()
+        local process = assert(io.popen("timeout 20 lua5.4 " .. script))
+        local port = tonumber(process:read("l"))
+        agather.run(function()
+          local client = net.connect("127.0.0.1", port, { tls = client_options() })
+          client:write(blob)
+          client:close()
+          if ending == "goes on" then eventually(function() return not client.transport.engine end, "it is closed") end
+        end)
+        assert.equal(#blob, tonumber(process:read("l")))
+        process:close()
+        os.remove(script)
+      end)
+    end
 
     it("is closed for good after a while when the peer takes nothing", function()
       support.virtual(function()
