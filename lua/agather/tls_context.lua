@@ -11,7 +11,7 @@ local context = {}
 --- Names of the options that make a context.
 context.options = {
   verify = true, verify_client = true, ca = true, ca_file = true, ca_path = true, cert = true, key = true,
-  key_password = true, alpn = true, min_version = true, max_version = true,
+  key_password = true, alpn = true, min_version = true, max_version = true, server_names = true,
 }
 
 ---@class agather.tls.ContextOptions
@@ -23,6 +23,8 @@ context.options = {
 ---@field cert? string own certificate and those above it: PEM text, or the path of a file
 ---@field key? string its private key: PEM text, or a path; without it, it stands with the certificate
 ---@field key_password? string of the private key
+---@field server_names? table<string, agather.tls.Context> a server's for clients that ask for the name, such as
+---  "b.example" or "*.c.example": certificate, authorities and protocols; other clients get those of this one
 ---@field alpn? string[] protocols, the one that is liked best first
 ---@field min_version? "TLSv1.2"|"TLSv1.3"
 ---@field max_version? "TLSv1.2"|"TLSv1.3"
@@ -69,6 +71,21 @@ local function check_alpn(list, at)
   end
 end
 
+-- Context is further down.
+local is_context
+
+local function check_server_names(names, at)
+  if type(names) ~= "table" then option_fails(at, "server_names", "must be a table of names and contexts") end
+  for name, value in pairs(names) do
+    if type(name) ~= "string" or not name:gsub("^%*%.", ""):find("^[%w%-_.]+$") or #name > 253 then
+      option_fails(at, "server_names", ("has a key that is not a host name: %s"):format(tostring(name)))
+    end
+    if not is_context(value) or not value.has_certificate then
+      option_fails(at, "server_names", ("must have an agather.tls.Context with a certificate for %s"):format(name))
+    end
+  end
+end
+
 local function check_context(options, at)
   for _, option in ipairs { "ca", "ca_file", "ca_path", "cert", "key", "key_password" } do
     check_string(options, option, at)
@@ -85,6 +102,7 @@ local function check_context(options, at)
   end
   if options.key and not options.cert then option_fails(at, "key", "needs 'cert'") end
   if options.alpn ~= nil then check_alpn(options.alpn, at) end
+  if options.server_names ~= nil then check_server_names(options.server_names, at) end
   local lowest = check_version(options, "min_version", at)
   local highest = check_version(options, "max_version", at)
   if lowest and highest and versions[lowest] > versions[highest] then
@@ -153,6 +171,8 @@ end
 local Context = { __name = "agather.tls.Context" }
 Context.__index = Context
 
+function is_context(value) return getmetatable(value) == Context end
+
 local function new_context(options)
   local inner, code, text = ssl.context()
   if not inner then raise_tls("context", nil, code, text) end
@@ -163,6 +183,7 @@ local function new_context(options)
   if options.cert then use_certificate(inner, options) end
   if options.alpn then inner:alpn(options.alpn) end
   inner:versions(options.min_version, options.max_version)
+  for name, other in pairs(options.server_names or {}) do inner:add_name(name, other.inner) end
   return setmetatable({
     inner = inner,
     has_certificate = options.cert ~= nil,
@@ -192,7 +213,7 @@ function context.of(options, at)
     end
   end
   if options.context then
-    if getmetatable(options.context) ~= Context then
+    if not is_context(options.context) then
       option_fails(at, "context", "must be an agather.tls.Context, got " .. check.type_name(options.context))
     end
     return options.context

@@ -167,6 +167,26 @@ describe("tls", function()
     fails("trust " .. folder .. "/log: an authority's certificate cannot be used", { ca_file = folder .. "/log" })
   end))
 
+  it("shows clients the certificate for the name that they ask for", task(function()
+    local other = tls.Context { cert = certificates.other_pem, key = certificates.other_key, alpn = { "other" } }
+    local serving = tls.Context {
+      cert = certificates.server_pem, key = certificates.server_key, alpn = { "main" },
+      server_names = { ["c.example"] = other, ["*.d.example"] = other },
+    }
+    other = nil -- luacheck: ignore
+    for _ = 1, 2 do collectgarbage() end
+    local function shown(name)
+      local client = pair({ server_name = name, alpn = { "main", "other" } }, { context = serving })
+      return client:peer_certificate().subject .. " " .. client:alpn()
+    end
+    assert.equal("CN=c.example other", shown "c.example")
+    assert.equal("CN=c.example other", shown "C.Example")
+    assert.equal("CN=c.example other", shown "x.d.example")
+    assert.equal("CN=a.example main", shown "a.example")
+    assert.equal("CN=a.example main", shown "127.0.0.1") -- asks for no name
+    is_tls_error(shake({ server_name = "y.x.d.example" }, { context = serving }), "HOSTNAME_MISMATCH")
+  end))
+
   it("goes on with sessions of a context, one per name", task(function()
     local ours, theirs = tls.Context { ca = certificates.ca_pem }, tls.Context {
       cert = certificates.server_pem, key = certificates.server_key,
@@ -306,6 +326,10 @@ describe("tls", function()
         { min_version = "TLSv1.1" })
       refused("option 'max_version' must not be lower", tls.Context,
         { min_version = "TLSv1.3", max_version = "TLSv1.2" })
+      refused("option 'server_names' must be a table of names", tls.Context, { server_names = "a.example" })
+      refused("option 'server_names' has a key that is not a host name: *", tls.Context, { server_names = { ["*"] = 1 } })
+      refused("option 'server_names' must have an agather.tls.Context with a certificate for a.example", tls.Context,
+        { server_names = { ["a.example"] = tls.Context {} } })
       refused("option 'alpn' must be a list of protocols", tls.Context, { alpn = "h2" })
       refused("option 'alpn' must be a list of protocols", tls.Context, { alpn = {} })
       refused("option 'alpn' must be a list of strings of 1 to 255 bytes", tls.Context, { alpn = { "" } })

@@ -1,5 +1,5 @@
 -- Keys and certificates for the specs of TLS, made by the openssl command in a folder of their own: an authority, and
--- what it signed for a.example, *.b.example, 127.0.0.1 and ::1; certificates that are wrong in one way each.
+-- what it signed for a.example, *.b.example, 127.0.0.1 and ::1, for c.example and *.d.example; certificates that are wrong in one way each.
 local certificates = {}
 
 local script = [[
@@ -41,6 +41,7 @@ signed expired old.example "subjectAltName=DNS:a.example" -startdate 20200101000
 signed early new.example "subjectAltName=DNS:a.example" -startdate 20990101000000Z -enddate 20990201000000Z
 signed nameless a.example "" -days 30
 signed zero a.example "subjectAltName=DER:ZERO" -days 30
+signed other c.example "subjectAltName=DNS:c.example,DNS:*.d.example" -days 30
 signed client "some client" "extendedKeyUsage=clientAuth" -days 30
 key alone
 openssl req -x509 -new -key alone.key -out alone.pem -days 30 -subj "/CN=alone.example" -addext "subjectAltName=DNS:a.example"
@@ -69,7 +70,8 @@ function certificates.make()
     error("the certificates could not be made: " .. assert(io.open(folder .. "/log")):read("a"))
   end
   local made = { folder = folder }
-  for _, name in ipairs { "ca", "server", "expired", "early", "nameless", "zero", "client", "alone", "locked" } do
+  for _, name in ipairs { "ca", "server", "expired", "early", "nameless", "zero", "client", "alone", "locked",
+    "other" } do
     for _, kind in ipairs { "pem", "key" } do
       local file = io.open(("%s/%s.%s"):format(folder, name, kind))
       if file then

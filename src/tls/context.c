@@ -336,13 +336,14 @@ static int context_gc(lua_State *L) {
   free(context->alpn);
   context->alpn = NULL;
   context->alpn_size = 0;
+  tls_context_free_names(context);
   return 0;
 }
 
 /* context(): a context that trusts nobody and verifies nothing yet. */
 static int new_context(lua_State *L) {
   static const unsigned char id[] = "agather";
-  tls_context *context = lua_newuserdatauv(L, sizeof *context, 0);
+  tls_context *context = lua_newuserdatauv(L, sizeof *context, 1);
   memset(context, 0, sizeof *context);
   luaL_setmetatable(L, CONTEXT);
   tls_clear_errors();
@@ -373,6 +374,7 @@ void tls_open_context(lua_State *L) {
                                      {"verify_client", context_verify_client},
                                      {"versions", context_versions},
                                      {"alpn", context_alpn},
+                                     {"add_name", tls_context_add_name},
                                      {NULL, NULL}};
   luaL_newmetatable(L, CONTEXT);
   lua_pushcfunction(L, context_gc);

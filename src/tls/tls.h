@@ -23,8 +23,17 @@ typedef struct tls_session {
   SSL_SESSION *session;
 } tls_session;
 
+typedef struct tls_context tls_context;
+
+/* A context for clients that ask for some name. */
+typedef struct tls_name {
+  struct tls_name *next;
+  tls_context *context; /* the user value of the one that lists it keeps it */
+  char pattern[];       /* "a.example" or "*.a.example" */
+} tls_name;
+
 /* Settings that many connections share, of clients and servers. A userdata; engines anchor it. */
-typedef struct tls_context {
+struct tls_context {
   SSL_CTX *ctx;        /* NULL once it is freed */
   bool verify;         /* a client verifies servers */
   int verify_client;   /* a server's SSL_VERIFY_... of clients */
@@ -32,7 +41,8 @@ typedef struct tls_context {
   unsigned alpn_size;
   tls_session sessions[SESSIONS]; /* a client's, the latest per server */
   unsigned next_session;          /* the place that the next server takes */
-} tls_context;
+  tls_name *names;                /* a server's */
+};
 
 /* What failed: a code such as "CERT_HAS_EXPIRED", and a text. Nothing failed while the code is empty. */
 typedef struct tls_failure {
@@ -69,6 +79,10 @@ tls_context *tls_context_check(lua_State *L, int index);
 SSL_SESSION *tls_context_take_session(tls_context *context, const char *name);
 /* Keeps [session], which it owns from now on, for the next connection to the server [name]. */
 void tls_context_keep_session(tls_context *context, const char *name, SSL_SESSION *session);
+
+/* context:add_name(pattern, other), a method of contexts. */
+int tls_context_add_name(lua_State *L);
+void tls_context_free_names(tls_context *context);
 
 /* The name of the server that [ssl]'s engine speaks to, or NULL. */
 const char *tls_engine_server_name(const SSL *ssl);
