@@ -203,6 +203,19 @@ describe("a TLS engine", function()
     assert.same({ nil, "HTTP_REQUEST", "the peer sent an HTTP request in clear text" }, { server:handshake() })
   end)
 
+  it("names the alerts that it gets, whatever their number", function()
+    for _, case in ipairs {
+      { 40, "SSLV3_ALERT_HANDSHAKE_FAILURE", "handshake failure" },
+      { 116, "TLSV13_ALERT_CERTIFICATE_REQUIRED", "certificate required" },
+      { 199, "UNKNOWN_ALERT", "number 199" },
+    } do
+      local client = ssl.client(client_context(), "a.example")
+      client:handshake()
+      client:feed("\x15\x03\x03\x00\x02\x02" .. string.char(case[1]))
+      assert.same({ nil, case[2], "the peer refused with the alert: " .. case[3] }, { client:handshake() })
+    end
+  end)
+
   it("tells a clean end from a cut", function()
     local client, server = connected()
     server:encrypt("last words", 1)

@@ -68,22 +68,33 @@ static const char *text_of(int reason) {
   }
 }
 
+/* [words] are OpenSSL's, such as "sslv3 alert handshake failure", or NULL: a peer may send any number. */
+static void from_alert(tls_failure *failure, int alert, const char *words) {
+  const char *name = SSL_alert_desc_string_long(alert);
+  const char *after = words != NULL ? strstr(words, " alert ") : NULL;
+  if (words == NULL) {
+    tls_failure_set(failure, "UNKNOWN_ALERT", "the peer refused with the alert: number %d", alert);
+    return;
+  }
+  if (strcmp(name, "unknown") == 0 && after != NULL) /* its list lacks the alerts of TLS 1.3 */
+    name = after + strlen(" alert ");
+  tls_failure_set(failure, "", "the peer refused with the alert: %s", name);
+  code_of(words, failure->code, sizeof failure->code);
+}
+
+/* Fills [failure] where there are better words than OpenSSL's, which may be NULL. */
 static bool from_ssl(tls_failure *failure, int reason, const char *words) {
   if (reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
     tls_failure_set(failure, "UNEXPECTED_EOF", "the stream was cut: it ended without the peer's close_notify");
     return true;
   }
-  if (reason > SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255) {
-    const char *alert = SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET);
-    const char *after = strstr(words, " alert ");
-    if (strcmp(alert, "unknown") == 0 && after != NULL) /* its list lacks the alerts of TLS 1.3 */
-      alert = after + strlen(" alert ");
-    tls_failure_set(failure, "", "the peer refused with the alert: %s", alert);
-  } else if (text_of(reason) != NULL) {
-    tls_failure_set(failure, "", "%s", text_of(reason));
-  } else {
-    return false;
+  if (reason >= SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255) {
+    from_alert(failure, reason - SSL_AD_REASON_OFFSET, words);
+    return true;
   }
+  if (text_of(reason) == NULL || words == NULL)
+    return false;
+  tls_failure_set(failure, "", "%s", text_of(reason));
   code_of(words, failure->code, sizeof failure->code);
   return true;
 }
@@ -96,9 +107,11 @@ void tls_failure_take(tls_failure *failure, const char *what) {
     memory = memory || ERR_GET_REASON(next) == ERR_R_MALLOC_FAILURE;
   if (memory) {
     tls_failure_set(failure, "ENOMEM", "not enough memory");
-  } else if (error == 0 || reason == NULL) {
+  } else if (ERR_GET_LIB(error) == ERR_LIB_SSL && from_ssl(failure, ERR_GET_REASON(error), reason)) {
+    return;
+  } else if (reason == NULL) {
     tls_failure_set(failure, "PROTOCOL_ERROR", "%s%sOpenSSL gives no reason", what ? what : "", what ? ": " : "");
-  } else if (ERR_GET_LIB(error) != ERR_LIB_SSL || !from_ssl(failure, ERR_GET_REASON(error), reason)) {
+  } else {
     tls_failure_set(failure, "", "%s%s%s", what ? what : "", what ? ": " : "", reason);
     code_of(reason, failure->code, sizeof failure->code);
   }
