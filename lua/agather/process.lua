@@ -177,9 +177,10 @@ local function finish(self)
   if not ok and not agather.is_error(err, agather.TimeoutError) then error(err, 0) end
 end
 
+-- At once: what the child has not read by now it never will.
 local function close_streams(self)
-  for _, which in ipairs { "stdin", "stdout", "stderr" } do
-    if self[which] then self[which]:close() end
+  for _, which in ipairs { "stdin", "fed", "stdout", "stderr" } do
+    if self[which] then self[which]:abort() end
   end
 end
 
@@ -223,13 +224,17 @@ local function start(options, name, default_stdin)
   return child, type(stdin) == "table" and stdin.data
 end
 
--- Writes what a child is to read; one that ends without reading it all is none of ours.
+local function write_all(stream, data)
+  stream:write(data)
+  stream:flush()
+end
+
+-- Writes what a child is to read. That it ends, or is closed, without reading it all is no error.
 local function feed(stream, data)
   local _ <close> = stream
-  local ok, err = pcall(stream.write, stream, data)
-  if not ok and not (agather.is_error(err, agather.OSError) and (err.code == "EPIPE" or err.code == "ECONNRESET")) then
-    error(err, 0)
-  end
+  local ok, err = pcall(write_all, stream, data)
+  local unread = agather.is_error(err, agather.OSError) and (err.code == "EPIPE" or err.code == "EBADF")
+  if not ok and not unread then error(err, 0) end
 end
 
 local spawn_options = {
@@ -268,8 +273,8 @@ function process.spawn(options)
   check_options(options, spawn_options, "spawn")
   local child, data = start(options, "spawn", "pipe")
   if data then
-    agather.spawn(feed, child.stdin, data)
-    child.stdin = nil
+    child.stdin, child.fed = nil, child.stdin
+    agather.spawn(feed, child.fed, data)
   end
   return child
 end

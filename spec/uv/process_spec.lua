@@ -291,6 +291,9 @@ describe("process.spawn", function()
     assert.is_nil(child.stdin)
     assert.equal(300000, #child.stdout:read("a"))
     assert.equal(0, child:wait())
+    local deaf <close> = process.spawn { "sleep", "60", stdin = ("x"):rep(300000) }
+    support.turns(3)
+    deaf:close()
   end))
 
   it("hands a stream over to another child", clean(function()
