@@ -91,8 +91,8 @@ static int send_signal(const process *p, int number) {
 void ag_process_shut(uv_handle_t *handle) {
   process *p = handle->data;
   int status = 0;
-  send_signal(p, SIGKILL);
-  while (waitpid(p->handle.pid, &status, 0) < 0 && errno == EINTR) {
+  int unkillable = send_signal(p, SIGKILL) == -EPERM ? WNOHANG : 0; /* it runs as another user: not to be waited for */
+  while (waitpid(p->handle.pid, &status, unkillable) < 0 && errno == EINTR) {
   }
   finish(p, WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 }
