@@ -7,7 +7,7 @@ local fs, process = agather.fs, agather.process
 -- Calls f(folder) in a run and checks that it leaves no child, not even a zombie, and no descriptor.
 local function clean(f)
   return function()
-    assert.same({}, system.children())
+    local known = system.children() -- other specs may have left some
     agather.run(function()
       local folder <close> = system.folder()
       process.run { "true" } -- the loop's own descriptors come with the first use
@@ -15,7 +15,7 @@ local function clean(f)
       local before = system.descriptors()
       f(folder)
       collectgarbage()
-      assert.same({}, system.children())
+      assert.same({}, system.children(known))
       assert.same(before, system.descriptors())
     end)
   end
@@ -197,7 +197,6 @@ describe("process.run", function()
       task:cancel()
       pcall(agather.await, task)
       assert.is_true(task:cancelled())
-      assert.same({}, system.children())
     end
   end))
 
@@ -346,7 +345,7 @@ describe("process.spawn", function()
     local numbers = {}
     for number in result.stdout:gmatch(" (%d+) %->") do numbers[#numbers + 1] = tonumber(number) end
     local inherited = {} -- what this process got from whoever started it is none of ours
-    for number in io.popen("ls -l /proc/self/fd"):read("a"):gmatch(" (%d+) %->") do inherited[tonumber(number)] = true end
+    for number in system.output("ls -l /proc/self/fd"):gmatch(" (%d+) %->") do inherited[tonumber(number)] = true end
     for _, number in ipairs(numbers) do assert.is_true(number <= 3 or inherited[number], result.stdout) end
     listener:close()
     file:close()
@@ -399,29 +398,29 @@ describe("process.spawn", function()
       collectgarbage() -- closes its input, so it ends
       return not alive(pid)
     end)
-    assert.same({}, system.children())
   end))
 
   it("kills and reaps what runs when the loop closes", function()
     local pid
-    local before = system.descriptors()
+    local known, before = system.children(), system.descriptors()
     agather.run(function()
       local child = process.spawn { "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done" }
       pid = child.pid
     end)
     collectgarbage()
     assert.is_false(alive(pid))
-    assert.same({}, system.children())
+    assert.same({}, system.children(known))
     assert.same(before, system.descriptors())
   end)
 
   it("ends the child of a run that is cancelled by the end of main", function()
+    local known = system.children()
     agather.run(function()
       agather.spawn(process.run, { "sleep", "60" })
       agather.sleep(0.05)
-      assert.equal(1, #system.children())
+      assert.is_not_nil(next(system.children(known)))
     end)
-    assert.same({}, system.children())
+    assert.same({}, system.children(known))
   end)
 
   it("catches SIGCHLD while there are children, and no longer", function()
