@@ -168,6 +168,7 @@ end
 local function finish(self)
   local handle = self.handle
   if not handle:running() then return end
+  handle:end_group()
   handle:kill("SIGTERM")
   local ok, err = pcall(wait_in_grace, handle, self.grace)
   if handle:running() then
@@ -217,7 +218,9 @@ local function start(options, name, default_stdin)
     for _, file in ipairs(files) do file:close() end
   end })
   local child = setmetatable({ command = arguments[1], grace = grace }, Child)
-  child.handle, child.stdin, child.stdout, child.stderr = uv.process_spawn(arguments, variables, cwd, options.detached,
+  local detached = options.detached
+  if detached == nil then detached = options.shell end
+  child.handle, child.stdin, child.stdout, child.stderr = uv.process_spawn(arguments, variables, cwd, detached,
     "process." .. name, open_channel(stdin, "stdin", opened), open_channel(stdout, "stdout", opened),
     open_channel(stderr, "stderr", opened))
   child.pid = child.handle:pid()
@@ -257,14 +260,16 @@ local function check_options(options, known, name)
 end
 
 --- Starts a child: process.spawn{ "command", "argument", ... }. The command is looked for in the PATH of the child's
---- environment; no shell takes part unless shell = true, with one string for /bin/sh. Options:
+--- environment; no shell takes part unless shell = true, with one string for /bin/sh, which is detached then so that
+--- ending it ends its commands. Options:
 ---   cwd                     folder to start in
 ---   env                     table that is the whole environment
 ---   extra_env               table of what it has beside that (or beside ours); false takes a variable away
 ---   stdin, stdout, stderr   "pipe" (the default), "null", "inherit", an open file of agather.fs or of io, { path = },
 ---                           { path =, append = true }; a stream, which the child takes over: it is closed here;
 ---                           stdin also a string or { data = } to be fed; stderr also "stdout"
----   detached                in a session and process group of its own, which signals go to as a whole
+---   detached                in a session and process group of its own: signals go to all of the group, and what is
+---                           left of it when the child is ended is killed
 ---   grace                   seconds between SIGTERM and SIGKILL when it is ended (2)
 ---@async
 ---@param options table

@@ -384,12 +384,38 @@ describe("process.spawn", function()
     assert.same({ nil, "SIGTERM" }, { waiting:await() })
   end))
 
-  it("signals the whole group of a detached child", clean(function()
-    local child <close> = process.spawn { "sh", "-c", "sleep 60 & echo $!; wait", detached = true }
-    local grandchild = tonumber(child.stdout:read())
-    assert.is_true(alive(grandchild))
+  local function gone(pid) return (system.state(pid) or "Z") == "Z" end
+
+  it("ends the whole group of a detached child, also who ignores SIGTERM", clean(function()
+    local child <close> = process.spawn { "sh", "-c",
+      "sleep 60 & echo $!; sh -c \"trap '' TERM; echo ready; while :; do sleep 0.05; done\" & echo $!; wait",
+      detached = true }
+    local pids = {}
+    for line in child.stdout:lines() do
+      pids[#pids + 1] = tonumber(line)
+      if #pids == 2 and line == "ready" or pids.ready and #pids == 2 then break end
+      pids.ready = pids.ready or line == "ready"
+    end
+    for _, pid in ipairs(pids) do assert.is_false(gone(pid)) end
     child:close()
-    until_true(function() return (system.state(grandchild) or "Z") == "Z" end)
+    for _, pid in ipairs(pids) do
+      until_true(function() return gone(pid) end)
+    end
+  end))
+
+  it("ends the commands of a shell with it", clean(function(folder)
+    raises(agather.TimeoutError, "", process.run,
+      { "echo $$ >" .. folder:at("x") .. "; sleep 60; echo end", shell = true, timeout = 0.1 })
+    local group = tonumber(fs.read_file(folder:at("x")))
+    until_true(function() return not alive(-group) end)
+  end))
+
+  it("leaves what a shell put into the background alone when it ends by itself", clean(function()
+    local result = process.run { "sleep 0.3 >/dev/null 2>&1 & echo $!", shell = true }
+    local pid = tonumber(result.stdout)
+    assert.equal(0, result.status)
+    assert.is_false(gone(pid))
+    until_true(function() return gone(pid) end)
   end))
 
   it("reaps a child that nobody refers to", clean(function()

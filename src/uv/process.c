@@ -29,6 +29,7 @@ typedef struct process {
   waiter *waiters;
   int status, signal; /* how it ended */
   bool group;         /* it leads a process group, which signals go to */
+  bool ending;        /* what is left of its group when it ends is killed */
   bool ended;
   bool open;  /* libuv has the handle */
   bool owned; /* a userdata refers to it */
@@ -80,12 +81,16 @@ static void finish(process *p, int status, int signal_number) {
   ag_signal_end(SIGCHLD, close_handle, p);
 }
 
-static void on_exit_status(uv_process_t *handle, int64_t status, int signal_number) {
-  finish(handle->data, (int)status, signal_number);
-}
-
 static int send_signal(const process *p, int number) {
   return kill(p->group ? -p->handle.pid : p->handle.pid, number) == 0 ? 0 : -errno;
+}
+
+/* libuv has just reaped it, so no other process can have its id yet; and none can while the group has members. */
+static void on_exit_status(uv_process_t *handle, int64_t status, int signal_number) {
+  process *p = handle->data;
+  if (p->group && p->ending)
+    send_signal(p, SIGKILL);
+  finish(p, (int)status, signal_number);
 }
 
 void ag_process_shut(uv_handle_t *handle) {
@@ -377,6 +382,12 @@ static int process_kill(lua_State *L) {
   return 1;
 }
 
+/* end_group(): from now on what is left of its group when it ends is killed. */
+static int process_end_group(lua_State *L) {
+  check_process(L)->ending = true;
+  return 0;
+}
+
 /* process_environment(): a list of "NAME=value". */
 static int process_environment(lua_State *L) {
   extern char **environ;
@@ -389,8 +400,8 @@ static int process_environment(lua_State *L) {
 }
 
 void ag_open_process(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"pid", process_pid}, {"running", process_running}, {"wait", process_wait}, {"kill", process_kill}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"pid", process_pid},   {"running", process_running},     {"wait", process_wait},
+                                     {"kill", process_kill}, {"end_group", process_end_group}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
       {"process_spawn", process_spawn}, {"process_environment", process_environment}, {NULL, NULL}};
   luaL_newmetatable(L, PROCESS);
