@@ -207,24 +207,38 @@ local function open_channel(value, which, opened)
   return file
 end
 
+-- Starts the child with files opened for it, which are closed here whatever comes of it.
+local function start_with(child, arguments, variables, cwd, detached, name, channels)
+  local opened = {}
+  local started, err = pcall(function()
+    child.handle, child.stdin, child.stdout, child.stderr = uv.process_spawn(arguments, variables, cwd, detached,
+      "process." .. name, open_channel(channels[1], "stdin", opened), open_channel(channels[2], "stdout", opened),
+      open_channel(channels[3], "stderr", opened))
+    child.pid = child.handle:pid()
+  end)
+  for _, file in ipairs(opened) do
+    local closed, problem = pcall(file.close, file) -- waits, so the task may be cancelled here
+    err = err or not closed and problem or nil
+  end
+  if err == nil then return end
+  if started then child:close() end
+  error(err, 0)
+end
+
 local function start(options, name, default_stdin)
   local arguments, variables = vector(options, name), environment(options, name)
   local cwd = options.cwd and check_text(options.cwd, name, "option 'cwd'")
   local grace = check_seconds(options.grace, name, "grace") or GRACE
-  local stdin = channel(options, name, "stdin", default_stdin)
-  local stdout = channel(options, name, "stdout", "pipe")
-  local stderr = channel(options, name, "stderr", "pipe")
-  local opened <close> = setmetatable({}, { __close = function(files)
-    for _, file in ipairs(files) do file:close() end
-  end })
-  local child = setmetatable({ command = arguments[1], grace = grace }, Child)
+  local channels = {
+    channel(options, name, "stdin", default_stdin),
+    channel(options, name, "stdout", "pipe"),
+    channel(options, name, "stderr", "pipe"),
+  }
   local detached = options.detached
   if detached == nil then detached = options.shell end
-  child.handle, child.stdin, child.stdout, child.stderr = uv.process_spawn(arguments, variables, cwd, detached,
-    "process." .. name, open_channel(stdin, "stdin", opened), open_channel(stdout, "stdout", opened),
-    open_channel(stderr, "stderr", opened))
-  child.pid = child.handle:pid()
-  return child, type(stdin) == "table" and stdin.data
+  local child = setmetatable({ command = arguments[1], grace = grace }, Child)
+  start_with(child, arguments, variables, cwd, detached, name, channels)
+  return child, type(channels[1]) == "table" and channels[1].data
 end
 
 local function write_all(stream, data)
@@ -279,7 +293,11 @@ function process.spawn(options)
   local child, data = start(options, "spawn", "pipe")
   if data then
     child.stdin, child.fed = nil, child.stdin
-    agather.spawn(feed, child.fed, data)
+    local ok, err = pcall(agather.spawn, feed, child.fed, data)
+    if not ok then
+      child:close()
+      error(err, 0)
+    end
   end
   return child
 end
@@ -343,6 +361,7 @@ end
 function process.run(options)
   check_options(options, run_options, "run")
   local seconds, limit = check_seconds(options.timeout, "run", "timeout"), check_limit(options.max_output)
+  if options.stdin == "pipe" then fail("run", "option 'stdin' cannot be \"pipe\": give what is to be read, or use spawn") end
   local child <close>, data = start(options, "run", "null")
   local result = {}
   if seconds then

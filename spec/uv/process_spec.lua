@@ -200,6 +200,16 @@ describe("process.run", function()
     end
   end))
 
+  it("ends the child when it is cancelled while the child's files are opened and closed", clean(function(folder)
+    for turns = 0, 12 do
+      local task = agather.spawn(process.run, { "sleep", "60", stdout = { path = folder:at("x") } })
+      for _ = 1, turns do agather.sleep(turns > 4 and 0.0005 or 0) end
+      task:cancel()
+      pcall(agather.await, task)
+      assert.is_true(task:cancelled())
+    end
+  end))
+
   it("kills at once when it is cancelled again during the grace time", clean(function()
     local task = agather.spawn(process.run, { "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done", grace = 60 })
     agather.sleep(0.1)
@@ -224,6 +234,7 @@ describe("process.run", function()
       { "option 'stdout' must be \"pipe\", \"null\", \"inherit\", a file or { path = }, got \"log\"", { "ls", stdout = "log" } },
       { "option 'stdout' cannot be a table", { "ls", stdout = {} } },
       { "option 'stdin' cannot be a boolean", { "ls", stdin = true } },
+      { "option 'stdin' cannot be \"pipe\"", { "ls", stdin = "pipe" } },
       { "path of option 'stdin' contains a zero byte", { "ls", stdin = { path = "a\0b" } } },
       { "option 'cwd' contains a zero byte", { "ls", cwd = "a\0b" } },
       { "option 'env' must be a table, got string", { "ls", env = "A=1" } },
