@@ -121,6 +121,8 @@ local function channel(options, name, which, default)
   if type(value) ~= "userdata" or not descriptors[check.type_name(value)] then
     fail(name, "option '%s' cannot be a %s", which, check.type_name(value))
   end
+  local problem = uv.process_problem(value)
+  if problem then fail(name, "option '%s': %s", which, problem) end
   return value
 end
 
@@ -354,7 +356,8 @@ end
 ---   timeout      seconds, after which it is ended and TimeoutError raised, with .stdout and .stderr
 ---   max_output   bytes of stdout, and of stderr, after which it is ended and LimitOverrunError raised (256 MiB)
 ---   check        raise CalledProcessError unless the status is 0
---- stdin is "null" where nothing else is said.
+--- stdin is "null" where nothing else is said. As long as somebody holds the pipes open, a command that the child put
+--- into the background, say, the output has not ended.
 ---@async
 ---@param options table
 ---@return { status: integer?, signal: string?, stdout: string?, stderr: string? } result

@@ -98,6 +98,10 @@ describe("process.run", function()
     theirs:write("before\n")
     process.run { "sh", "-c", command, stdout = theirs, stderr = "stdout" }
     assert.equal("before\nout\nerr\n", fs.read_file(folder:at("l")))
+    theirs:close()
+    support.raises("option 'stdout': the file is closed", process.run, { "ls", stdout = theirs })
+    file:close()
+    fails("EBADF", process.run, { "ls", stdout = file })
   end))
 
   it("gives the child real pipes, which it may open by name", clean(function()
@@ -312,13 +316,13 @@ describe("process.spawn", function()
     assert.equal("a\nb\nc\n", second.stdout:read("a"))
     assert.equal(0, second:wait())
     fails("EBADF", first.stdout.read, first.stdout)
-    support.raises("the stream is closed", process.spawn, { "sort", stdin = first.stdout })
+    support.raises("bad argument #1 to 'spawn' (option 'stdin': the stream is closed)", process.spawn, { "sort", stdin = first.stdout })
   end))
 
   it("does not hand over a stream that was read from, nor lose one to a child that does not start", clean(function()
     local first <close> = process.spawn { "printf", "one\\ntwo\\n" }
     assert.equal("one", first.stdout:read())
-    support.raises("the stream has been read from", process.spawn, { "cat", stdin = first.stdout })
+    support.raises("option 'stdin': the stream has been read from", process.spawn, { "cat", stdin = first.stdout })
     assert.equal("two", first.stdout:read())
     local slow <close> = process.spawn { "sh", "-c", "sleep 0.1; echo late" }
     fails("ENOENT", process.spawn, { "no-such-command", stdin = slow.stdout })
