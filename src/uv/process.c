@@ -314,7 +314,7 @@ static int process_spawn(lua_State *L) {
   options.env = lua_isnil(L, 2) ? NULL : check_vector(L, 2);
   options.cwd = luaL_optstring(L, 3, NULL);
   options.flags = lua_toboolean(L, 4) ? UV_PROCESS_DETACHED : 0;
-  process **box = lua_newuserdatauv(L, sizeof *box, 0);
+  process **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, PROCESS);
   int result = lua_gettop(L);

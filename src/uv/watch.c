@@ -70,14 +70,15 @@ static void shut(watcher *w) {
 static void add(watcher *w, const char *kind, const char *name) {
   if (w->newest != NULL && w->newest->kind == kind && strcmp(w->newest->name, name) == 0)
     return;
-  event *e = w->count < QUEUE_LIMIT ? malloc(sizeof *e + strlen(name) + 1) : NULL;
+  size_t length = strlen(name);
+  event *e = w->count < QUEUE_LIMIT ? malloc(sizeof *e + length + 1) : NULL;
   if (e == NULL) {
     w->lost = true;
     return;
   }
   e->next = NULL;
   e->kind = kind;
-  strcpy(e->name, name);
+  memcpy(e->name, name, length + 1);
   *w->last = e;
   w->last = &e->next;
   w->newest = e;
@@ -125,7 +126,7 @@ static int fs_watch(lua_State *L) {
   const char *path = luaL_checklstring(L, 1, &length);
   luaL_argcheck(L, strlen(path) == length, 1, "path contains a zero byte");
   uv_loop_t *loop = ag_uv_loop(L, "fs.watch");
-  watcher **box = lua_newuserdatauv(L, sizeof *box, 0);
+  watcher **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, WATCHER);
   watcher *w = calloc(1, sizeof *w);
