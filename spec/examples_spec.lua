@@ -38,6 +38,8 @@ local expected = {
     .. ">task 0 executing\n>task 1 executing\n>task 2 executing\n>task 3 executing\n>task 4 executing\n"
     .. ">task 5 executing\n>task 6 executing\n>task 7 executing\n>task 8 executing\n>task 9 executing\n"
     .. "Something bad happened\tnil\tnil\tnil\tnil\tnil\tnil\tnil\tnil\tnil\nmain done\n",
+  make_j = "$ echo washing\nwashing\n$ sleep 0.1; echo soup\nsoup\n$ sleep 0.3; echo salad\nsalad\n$ echo dinner is served\n"
+    .. "dinner is served\n",
   tls_client = "TLSv1.3\tchat\tCN=localhost\nyou said hello\n"
     .. "false\tDEPTH_ZERO_SELF_SIGNED_CERT\tself-signed certificate: CN=localhost\n",
   http_posts = "Post 1: title of post 1\nPost 2: title of post 2\nPost 3: title of post 3\n",

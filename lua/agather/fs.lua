@@ -173,4 +173,18 @@ function fs.write_file(path, data, options)
   uv.fs_write_file(path, data, check_mode(options.mode, 3, "write_file"), options.atomic)
 end
 
+---@class agather.Watcher
+---@field wait fun(self): string, string? "change" or "rename" (also: made, removed) and the name; "overflow": some were lost
+---@field events fun(self): function, any iterates over what wait returns
+---@field close fun(self) again is harmless; also <close>
+
+--- Watches a file, or what is directly in a folder, from the call on: for kind, name in fs.watch(path):events() do.
+--- Up to 1024 events are kept for the task that takes them.
+---@param path string
+---@return agather.Watcher
+function fs.watch(path)
+  check_path(path, 1, "watch")
+  return uv.fs_watch(path)
+end
+
 return fs

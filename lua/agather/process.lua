@@ -121,6 +121,8 @@ local function channel(options, name, which, default)
   if type(value) ~= "userdata" or not descriptors[check.type_name(value)] then
     fail(name, "option '%s' cannot be a %s", which, check.type_name(value))
   end
+  local problem = uv.process_problem(value)
+  if problem then fail(name, "option '%s': %s", which, problem) end
   return value
 end
 
@@ -168,6 +170,7 @@ end
 local function finish(self)
   local handle = self.handle
   if not handle:running() then return end
+  handle:end_group()
   handle:kill("SIGTERM")
   local ok, err = pcall(wait_in_grace, handle, self.grace)
   if handle:running() then
@@ -177,9 +180,10 @@ local function finish(self)
   if not ok and not agather.is_error(err, agather.TimeoutError) then error(err, 0) end
 end
 
+-- At once: what the child has not read by now it never will.
 local function close_streams(self)
-  for _, which in ipairs { "stdin", "stdout", "stderr" } do
-    if self[which] then self[which]:close() end
+  for _, which in ipairs { "stdin", "fed", "stdout", "stderr" } do
+    if self[which] then self[which]:abort() end
   end
 end
 
@@ -205,31 +209,51 @@ local function open_channel(value, which, opened)
   return file
 end
 
+-- Starts the child with files opened for it, which are closed here whatever comes of it.
+local function start_with(child, arguments, variables, cwd, detached, name, channels)
+  local opened = {}
+  local started, err = pcall(function()
+    child.handle, child.stdin, child.stdout, child.stderr = uv.process_spawn(arguments, variables, cwd, detached,
+      "process." .. name, open_channel(channels[1], "stdin", opened), open_channel(channels[2], "stdout", opened),
+      open_channel(channels[3], "stderr", opened))
+    child.pid = child.handle:pid()
+  end)
+  for _, file in ipairs(opened) do
+    local closed, problem = pcall(file.close, file) -- waits, so the task may be cancelled here
+    err = err or not closed and problem or nil
+  end
+  if err == nil then return end
+  if started then child:close() end
+  error(err, 0)
+end
+
 local function start(options, name, default_stdin)
   local arguments, variables = vector(options, name), environment(options, name)
   local cwd = options.cwd and check_text(options.cwd, name, "option 'cwd'")
   local grace = check_seconds(options.grace, name, "grace") or GRACE
-  local stdin = channel(options, name, "stdin", default_stdin)
-  local stdout = channel(options, name, "stdout", "pipe")
-  local stderr = channel(options, name, "stderr", "pipe")
-  local opened <close> = setmetatable({}, { __close = function(files)
-    for _, file in ipairs(files) do file:close() end
-  end })
+  local channels = {
+    channel(options, name, "stdin", default_stdin),
+    channel(options, name, "stdout", "pipe"),
+    channel(options, name, "stderr", "pipe"),
+  }
+  local detached = options.detached
+  if detached == nil then detached = options.shell end
   local child = setmetatable({ command = arguments[1], grace = grace }, Child)
-  child.handle, child.stdin, child.stdout, child.stderr = uv.process_spawn(arguments, variables, cwd, options.detached,
-    "process." .. name, open_channel(stdin, "stdin", opened), open_channel(stdout, "stdout", opened),
-    open_channel(stderr, "stderr", opened))
-  child.pid = child.handle:pid()
-  return child, type(stdin) == "table" and stdin.data
+  start_with(child, arguments, variables, cwd, detached, name, channels)
+  return child, type(channels[1]) == "table" and channels[1].data
 end
 
--- Writes what a child is to read; one that ends without reading it all is none of ours.
+local function write_all(stream, data)
+  stream:write(data)
+  stream:flush()
+end
+
+-- Writes what a child is to read. That it ends, or is closed, without reading it all is no error.
 local function feed(stream, data)
   local _ <close> = stream
-  local ok, err = pcall(stream.write, stream, data)
-  if not ok and not (agather.is_error(err, agather.OSError) and (err.code == "EPIPE" or err.code == "ECONNRESET")) then
-    error(err, 0)
-  end
+  local ok, err = pcall(write_all, stream, data)
+  local unread = agather.is_error(err, agather.OSError) and (err.code == "EPIPE" or err.code == "EBADF")
+  if not ok and not unread then error(err, 0) end
 end
 
 local spawn_options = {
@@ -252,14 +276,16 @@ local function check_options(options, known, name)
 end
 
 --- Starts a child: process.spawn{ "command", "argument", ... }. The command is looked for in the PATH of the child's
---- environment; no shell takes part unless shell = true, with one string for /bin/sh. Options:
+--- environment; no shell takes part unless shell = true, with one string for /bin/sh, which is detached then so that
+--- ending it ends its commands. Options:
 ---   cwd                     folder to start in
 ---   env                     table that is the whole environment
 ---   extra_env               table of what it has beside that (or beside ours); false takes a variable away
 ---   stdin, stdout, stderr   "pipe" (the default), "null", "inherit", an open file of agather.fs or of io, { path = },
 ---                           { path =, append = true }; a stream, which the child takes over: it is closed here;
 ---                           stdin also a string or { data = } to be fed; stderr also "stdout"
----   detached                in a session and process group of its own, which signals go to as a whole
+---   detached                in a session and process group of its own: signals go to all of the group, and what is
+---                           left of it when the child is ended is killed
 ---   grace                   seconds between SIGTERM and SIGKILL when it is ended (2)
 ---@async
 ---@param options table
@@ -268,8 +294,12 @@ function process.spawn(options)
   check_options(options, spawn_options, "spawn")
   local child, data = start(options, "spawn", "pipe")
   if data then
-    agather.spawn(feed, child.stdin, data)
-    child.stdin = nil
+    child.stdin, child.fed = nil, child.stdin
+    local ok, err = pcall(agather.spawn, feed, child.fed, data)
+    if not ok then
+      child:close()
+      error(err, 0)
+    end
   end
   return child
 end
@@ -326,13 +356,15 @@ end
 ---   timeout      seconds, after which it is ended and TimeoutError raised, with .stdout and .stderr
 ---   max_output   bytes of stdout, and of stderr, after which it is ended and LimitOverrunError raised (256 MiB)
 ---   check        raise CalledProcessError unless the status is 0
---- stdin is "null" where nothing else is said.
+--- stdin is "null" where nothing else is said. As long as somebody holds the pipes open, a command that the child put
+--- into the background, say, the output has not ended.
 ---@async
 ---@param options table
 ---@return { status: integer?, signal: string?, stdout: string?, stderr: string? } result
 function process.run(options)
   check_options(options, run_options, "run")
   local seconds, limit = check_seconds(options.timeout, "run", "timeout"), check_limit(options.max_output)
+  if options.stdin == "pipe" then fail("run", "option 'stdin' cannot be \"pipe\": give what is to be read, or use spawn") end
   local child <close>, data = start(options, "run", "null")
   local result = {}
   if seconds then

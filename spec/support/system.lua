@@ -23,16 +23,23 @@ do
   system.pid = math.tointeger(stat:read("n"))
 end
 
-local function output(command)
+--- What a shell command prints.
+---@param command string
+---@return string
+function system.output(command)
   local pipe = assert(io.popen(command))
   local text = pipe:read("a")
   pipe:close()
   return text
 end
 
---- What the open descriptors of this process lead to, by their number.
+local output = system.output
+
+--- What the open descriptors of this process lead to, by their number; those of garbage are closed first.
 ---@return table<string, string>
 function system.descriptors()
+  collectgarbage()
+  collectgarbage()
   local found, own = {}, nil
   for line in output(("readlink /proc/$$/fd/1; ls -l /proc/%d/fd"):format(system.pid)):gmatch("[^\n]+") do
     local number, target = line:match("(%d+) %-> (.*)$")
@@ -42,17 +49,20 @@ function system.descriptors()
   return found
 end
 
---- The children of this process, zombies too: a list of "pid state (name)".
----@return string[]
-function system.children()
+--- The children of this process, zombies too: their state and name by their ids.
+---@param known? table<integer, any> those that are none of the caller's, from an earlier call
+---@return table<integer, string>
+function system.children(known)
   local shell
-  local list = {}
+  local found = {}
   for line in output("echo $$; cat /proc/[0-9]*/stat 2>/dev/null"):gmatch("[^\n]+") do
     shell = shell or line
     local pid, name, state, parent = line:match("^(%d+) (%b()) (%a) (%d+)")
-    if tonumber(parent) == system.pid and pid ~= shell then list[#list + 1] = pid .. " " .. state .. " " .. name end
+    if tonumber(parent) == system.pid and pid ~= shell and not (known and known[tonumber(pid)]) then
+      found[tonumber(pid)] = state .. " " .. name
+    end
   end
-  return list
+  return found
 end
 
 --- The letter that tells the state of a process, such as "Z"; nil where there is none.

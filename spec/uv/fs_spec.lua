@@ -307,7 +307,29 @@ describe("an operation on files", function()
     end)
     collectgarbage()
     local names = {}
-    for name in io.popen("ls -A " .. folder.path):lines() do names[#names + 1] = name end
+    for name in system.output("ls -A " .. folder.path):gmatch("[^\n]+") do names[#names + 1] = name end
     assert.is_true(#names == 0 or #names == 1 and names[1] == "x")
+  end)
+
+  it("survives descriptors that run out, also where the loop's own are to come", function()
+    local output, status = support.script([[
+      local fs = require "agather.fs"
+      local codes, held = {}, {}
+      agather.run(function()
+        while true do
+          local file = io.open("/dev/null")
+          if not file then break end
+          held[#held + 1] = file
+        end
+        repeat
+          local ok, err = pcall(fs.read_file, "/proc/self/stat")
+          codes[#codes + 1] = ok and "read" or err.code
+          table.remove(held):close()
+        until ok
+      end)
+      print(table.concat(codes, " "))
+    ]], "ulimit -n 40;")
+    assert.matches("^EMFILE EMFILE [EMFILE ]+read\n$", output)
+    assert.equal(0, status)
   end)
 end)

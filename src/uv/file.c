@@ -291,7 +291,7 @@ static void drop_open(job *j) {
 static int push_file(lua_State *L, job *j) {
   open_job *o = (open_job *)j;
   uv_loop_t *loop = ag_uv_loop(L, "fs.open");
-  file **box = lua_newuserdatauv(L, sizeof *box, 0);
+  file **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, AG_FILE);
   file *f = calloc(1, sizeof *f);
@@ -396,7 +396,8 @@ static bool make_chunk(file *f, size_t wanted) {
   char *chunk = realloc(f->chunk.data, size);
   if (chunk == NULL)
     return false;
-  f->chunk = (bytes){chunk, size, size};
+  f->chunk.data = chunk;
+  f->chunk.length = f->chunk.size = size;
   return true;
 }
 

@@ -136,7 +136,9 @@ static int add_entry(scan_job *s, const struct dirent *d) {
   char *name = strdup(d->d_name);
   if (name == NULL)
     return -ENOMEM;
-  s->entries[s->count++] = (entry){name, d->d_type};
+  entry *e = &s->entries[s->count++];
+  e->name = name;
+  e->type = d->d_type;
   return 0;
 }
 

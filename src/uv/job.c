@@ -36,7 +36,7 @@ static int job_gc(lua_State *L) {
 }
 
 void *ag_job_new(lua_State *L, size_t size, const job_type *type) {
-  job **box = lua_newuserdatauv(L, sizeof *box, 0);
+  job **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, JOB);
   job *j = calloc(1, size);

@@ -29,6 +29,7 @@ int luaopen_agather_uv(lua_State *L) {
   ag_open_stream(L);
   ag_open_udp(L);
   ag_open_waitlist(L);
+  ag_open_watch(L);
   ag_open_worker(L);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &key);

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "uv/guest.h"
 #include "uv/process.h"
@@ -116,6 +117,22 @@ static void ignore_sigpipe(void) {
   }
 }
 
+/* The first uv_loop_init of a process aborts where it gets no descriptors for its pipe: it must not come to that. */
+static int check_descriptors(void) {
+  uv_file first[2], second[2];
+  int status = uv_pipe(first, 0, 0);
+  if (status != 0)
+    return status;
+  status = uv_pipe(second, 0, 0);
+  if (status == 0) {
+    close(second[0]);
+    close(second[1]);
+  }
+  close(first[0]);
+  close(first[1]);
+  return status;
+}
+
 uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   ag_loop *loop = ag_running_loop(L, what);
   ag_poller *poller = ag_loop_poller(loop);
@@ -124,7 +141,9 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   reactor *r = calloc(1, sizeof *r);
   if (r == NULL)
     luaL_error(L, "not enough memory");
-  int status = uv_loop_init(&r->loop);
+  int status = check_descriptors();
+  if (status == 0)
+    status = uv_loop_init(&r->loop);
   if (status != 0) {
     free(r);
     ag_uv_error(L, status, "epoll", NULL);

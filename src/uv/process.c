@@ -29,6 +29,7 @@ typedef struct process {
   waiter *waiters;
   int status, signal; /* how it ended */
   bool group;         /* it leads a process group, which signals go to */
+  bool ending;        /* what is left of its group when it ends is killed */
   bool ended;
   bool open;  /* libuv has the handle */
   bool owned; /* a userdata refers to it */
@@ -80,19 +81,23 @@ static void finish(process *p, int status, int signal_number) {
   ag_signal_end(SIGCHLD, close_handle, p);
 }
 
-static void on_exit_status(uv_process_t *handle, int64_t status, int signal_number) {
-  finish(handle->data, (int)status, signal_number);
-}
-
 static int send_signal(const process *p, int number) {
   return kill(p->group ? -p->handle.pid : p->handle.pid, number) == 0 ? 0 : -errno;
+}
+
+/* libuv has just reaped it, so no other process can have its id yet; and none can while the group has members. */
+static void on_exit_status(uv_process_t *handle, int64_t status, int signal_number) {
+  process *p = handle->data;
+  if (p->group && p->ending)
+    send_signal(p, SIGKILL);
+  finish(p, (int)status, signal_number);
 }
 
 void ag_process_shut(uv_handle_t *handle) {
   process *p = handle->data;
   int status = 0;
-  send_signal(p, SIGKILL);
-  while (waitpid(p->handle.pid, &status, 0) < 0 && errno == EINTR) {
+  int unkillable = send_signal(p, SIGKILL) == -EPERM ? WNOHANG : 0; /* it runs as another user: not to be waited for */
+  while (waitpid(p->handle.pid, &status, unkillable) < 0 && errno == EINTR) {
   }
   finish(p, WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 }
@@ -128,21 +133,39 @@ typedef struct channel {
 
 enum { FIRST_CHANNEL = 6 }; /* index of the argument that tells about standard input */
 
-/* Takes the descriptor of a stream, which must have none of its bytes read already. */
-static void use_stream(lua_State *L, channel *c, int arg) {
-  ag_stream *s = *(ag_stream **)lua_touserdata(L, arg);
+/* Why the value at [index] cannot be handed to a child, or NULL. Of a stream the child takes the descriptor, and would
+** miss what has been read already. */
+static const char *channel_problem(lua_State *L, int index) {
+  ag_stream **stream = luaL_testudata(L, index, AG_STREAM);
+  luaL_Stream *file = luaL_testudata(L, index, LUA_FILEHANDLE);
+  if (file != NULL)
+    return file->closef == NULL ? "the file is closed" : NULL;
+  if (stream == NULL)
+    return NULL;
   uv_os_fd_t fd;
+  ag_stream *s = *stream;
   if (s == NULL || s->closed || uv_fileno(&s->handle.any, &fd) != 0)
-    luaL_argerror(L, arg, "the stream is closed");
-  luaL_argcheck(L, ag_reader_held(&s->in) == 0 && !ag_waiting(&s->reader), arg, "the stream has been read from");
-  luaL_argcheck(L, uv_stream_get_write_queue_size(&s->handle.stream) == 0, arg, "the stream has bytes to be written");
-  c->given = s;
-  c->fd = fd;
+    return "the stream is closed";
+  if (ag_reader_held(&s->in) != 0 || ag_waiting(&s->reader))
+    return "the stream has been read from";
+  if (uv_stream_get_write_queue_size(&s->handle.stream) != 0)
+    return "the stream has bytes to be written";
+  return NULL;
 }
 
-static void use_lua_file(lua_State *L, channel *c, int arg) {
-  luaL_Stream *file = lua_touserdata(L, arg);
-  luaL_argcheck(L, file->closef != NULL, arg, "the file is closed");
+/* process_problem(value): nil, or why it cannot be handed to a child. */
+static int process_problem(lua_State *L) {
+  lua_pushstring(L, channel_problem(L, 1));
+  return 1;
+}
+
+static void use_stream(channel *c, ag_stream *s) {
+  uv_os_fd_t fd;
+  c->given = s;
+  c->fd = uv_fileno(&s->handle.any, &fd) == 0 ? fd : -1;
+}
+
+static void use_lua_file(channel *c, luaL_Stream *file) {
   fflush(file->f);
   c->fd = fileno(file->f);
 }
@@ -150,11 +173,14 @@ static void use_lua_file(lua_State *L, channel *c, int arg) {
 /* Reads what the argument says, but makes no pipe yet; pushes the userdata of a stream for one. */
 static void check_channel(lua_State *L, channel *c, int number) {
   int arg = FIRST_CHANNEL + number;
+  const char *problem = channel_problem(L, arg);
+  if (problem != NULL)
+    luaL_argerror(L, arg, problem);
   c->fd = -1;
   if (luaL_testudata(L, arg, AG_STREAM) != NULL) {
-    use_stream(L, c, arg);
+    use_stream(c, *(ag_stream **)lua_touserdata(L, arg));
   } else if (luaL_testudata(L, arg, LUA_FILEHANDLE) != NULL) {
-    use_lua_file(L, c, arg);
+    use_lua_file(c, lua_touserdata(L, arg));
   } else if (luaL_testudata(L, arg, AG_FILE) != NULL) {
     c->fd = ag_file_descriptor(L, arg, "process.spawn");
   } else {
@@ -288,7 +314,7 @@ static int process_spawn(lua_State *L) {
   options.env = lua_isnil(L, 2) ? NULL : check_vector(L, 2);
   options.cwd = luaL_optstring(L, 3, NULL);
   options.flags = lua_toboolean(L, 4) ? UV_PROCESS_DETACHED : 0;
-  process **box = lua_newuserdatauv(L, sizeof *box, 0);
+  process **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, PROCESS);
   int result = lua_gettop(L);
@@ -377,6 +403,12 @@ static int process_kill(lua_State *L) {
   return 1;
 }
 
+/* end_group(): from now on what is left of its group when it ends is killed. */
+static int process_end_group(lua_State *L) {
+  check_process(L)->ending = true;
+  return 0;
+}
+
 /* process_environment(): a list of "NAME=value". */
 static int process_environment(lua_State *L) {
   extern char **environ;
@@ -389,10 +421,12 @@ static int process_environment(lua_State *L) {
 }
 
 void ag_open_process(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"pid", process_pid}, {"running", process_running}, {"wait", process_wait}, {"kill", process_kill}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {
-      {"process_spawn", process_spawn}, {"process_environment", process_environment}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"pid", process_pid},   {"running", process_running},     {"wait", process_wait},
+                                     {"kill", process_kill}, {"end_group", process_end_group}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"process_spawn", process_spawn},
+                                       {"process_environment", process_environment},
+                                       {"process_problem", process_problem},
+                                       {NULL, NULL}};
   luaL_newmetatable(L, PROCESS);
   lua_pushcfunction(L, process_gc);
   lua_setfield(L, -2, "__gc");

@@ -41,6 +41,7 @@ void ag_open_signal(lua_State *L);
 void ag_open_stream(lua_State *L);
 void ag_open_udp(lua_State *L);
 void ag_open_waitlist(lua_State *L);
+void ag_open_watch(lua_State *L);
 void ag_open_worker(lua_State *L);
 
 #endif
