@@ -448,6 +448,35 @@ describe("cancelling a run", function()
       io.open(path, "w"):close()
       while true do pcall(table.sort, { 3, 2, 1 }, function() while true do end end) end
     end,
+    ["a loop of agather that sleeps"] = function(path)
+      local inner = require "agather"
+      inner.run(function()
+        io.open(path, "w"):close()
+        inner.sleep(1000)
+      end)
+    end,
+    ["a task that never waits"] = function(path)
+      local inner = require "agather"
+      pcall(inner.run, function()
+        inner.get_running_loop():set_exception_handler(function() end)
+        inner.spawn(function() while true do inner.sleep(0) end end)
+        inner.spawn(function()
+          io.open(path, "w"):close()
+          while true do pcall(function() while true do end end) end
+        end)
+        inner.sleep(1000)
+      end)
+    end,
+    ["a generator of agather that never yields"] = function(path)
+      local inner = require "agather"
+      inner.run(function()
+        inner.coroutine.wrap(function()
+          inner.sleep(0)
+          io.open(path, "w"):close()
+          while true do end
+        end)()
+      end)
+    end,
     ["a loop that allocates"] = function(path)
       io.open(path, "w"):close()
       while true do
@@ -727,6 +756,10 @@ describe("worker.Pool", function()
     agather.run(function()
       for _ = 1, 3 do
         agather.spawn(worker.run, function() while true do end end)
+        agather.spawn(worker.run, function()
+          local inner = require "agather"
+          while true do pcall(inner.run, inner.sleep, 1000) end
+        end)
         agather.spawn(worker.Pool { size = 1 }.run, worker.Pool { size = 2 }, function() while true do pcall(error) end end)
       end
       agather.sleep(0.005)

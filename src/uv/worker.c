@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define POOL "agather.WorkerPool"
 #define JOB "agather.WorkerJob"
@@ -77,6 +78,7 @@ static int job_gc(lua_State *L) {
 static void pool_free(pool *p) {
   pthread_mutex_destroy(&p->lock);
   pthread_cond_destroy(&p->queued);
+  pthread_cond_destroy(&p->left);
   ag_job_paths_drop(p->paths);
   free(p);
 }
@@ -134,10 +136,24 @@ static void pool_shut(pool *p) {
   }
 }
 
-/* Waits for the threads, which have been sent home. */
+/* Waits for the threads, which have been sent home. Those that stay are told again and again: a loop that runs in one
+** first asks its tasks to end. */
 static void pool_join(pool *p) {
   if (p->joined)
     return;
+  pthread_mutex_lock(&p->lock);
+  while (p->ended < p->started) {
+    struct timespec soon;
+    clock_gettime(CLOCK_REALTIME, &soon);
+    soon.tv_nsec += 50000000;
+    soon.tv_sec += soon.tv_nsec / 1000000000;
+    soon.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&p->left, &p->lock, &soon);
+    for (int i = 0; i < p->started; i++)
+      if (p->workers[i].job != NULL)
+        ag_worker_stop(p->workers[i].job);
+  }
+  pthread_mutex_unlock(&p->lock);
   for (int i = 0; i < p->started; i++)
     pthread_join(p->workers[i].thread, NULL);
   p->joined = true;
@@ -212,6 +228,7 @@ static int worker_pool(lua_State *L) {
   uv_unref((uv_handle_t *)&p->done_signal);
   pthread_mutex_init(&p->lock, NULL);
   pthread_cond_init(&p->queued, NULL);
+  pthread_cond_init(&p->left, NULL);
   p->on_close = on_close;
   p->done_signal.data = p;
   p->handle_open = p->owned = true;
