@@ -659,6 +659,24 @@ describe("worker.Pool", function()
     end)
   end)
 
+  it("forgets thousands of cancelled jobs, from the end or the beginning", function()
+    with_pool(1, function(pool)
+      local gate = os.tmpname()
+      os.remove(gate)
+      local first = agather.spawn(pool.run, pool, function(path) while not io.open(path) do end end, gate)
+      local tasks = {}
+      for i = 1, 4000 do tasks[i] = agather.spawn(pool.run, pool, same, i) end
+      agather.sleep(0)
+      for i = 4000, 2001, -1 do tasks[i]:cancel() end
+      for i = 1, 1999 do tasks[i]:cancel() end
+      assert(io.open(gate, "w")):close()
+      first:await()
+      assert.equal(2000, tasks[2000]:await())
+      os.remove(gate)
+      assert.equal("next", pool:run(same, "next"))
+    end)
+  end)
+
   it("does thousands of jobs", function()
     with_pool(2, function(pool)
       local jobs = {}
@@ -785,11 +803,38 @@ describe("worker.Pool", function()
         local pool = worker.Pool { size = 2 }
         assert.equal(1, pool:run(same, 1))
       end
+      local function threads()
+        for line in io.lines("/proc/self/status") do
+          local count = line:match("^Threads:%s*(%d+)")
+          if count then return tonumber(count) end
+        end
+      end
+      assert.is_true(threads() >= 20)
+      local _ <close> = agather.timeout(5)
+      repeat
+        collectgarbage()
+        agather.sleep(0.001)
+      until threads() < 10
+    end)
+  end)
+
+  it("is collected while a thread cannot leave, and nobody waits for it", function()
+    agather.run(function()
+      local path = os.tmpname()
+      os.remove(path)
+      local task = agather.spawn(function()
+        worker.Pool { size = 1 }:run(function(name) os.execute("touch " .. name .. "; sleep 0.2") end, path)
+      end)
+      while not io.open(path) do agather.sleep(0.001) end
+      os.remove(path)
+      local loop = agather.get_running_loop()
+      local start = loop:time()
+      task:cancel()
+      agather.sleep(0)
+      task = nil -- luacheck: ignore
       collectgarbage()
       collectgarbage()
-      local threads = 0
-      for line in io.lines("/proc/self/status") do threads = tonumber(line:match("^Threads:%s*(%d+)")) or threads end
-      assert.is_true(threads < 20)
+      assert.is_true(loop:time() - start < 0.15)
     end)
   end)
 

@@ -27,8 +27,8 @@ typedef struct ag_query {
   } request;
   resolver *among; /* NULL: on no list, no one else will share it */
   struct ag_query *newer, *older;
-  uv_loop_t *loop; /* NULL: libuv has answered */
-  ag_lookup *askers;
+  uv_loop_t *loop;           /* NULL: libuv has answered */
+  ag_lookup *askers, **last; /* those who wait, and the end of their list */
   ag_answer *answer;
   uint64_t until; /* when the answer is too old */
   int family;
@@ -110,14 +110,20 @@ static void cache_trim(resolver *r, uint64_t now) {
   }
 }
 
+/* Takes a lookup off its query. */
+static void leave(ag_lookup *lookup) {
+  *lookup->place = lookup->next;
+  *(lookup->next != NULL ? &lookup->next->place : &lookup->query->last) = lookup->place;
+  lookup->query = NULL;
+}
+
 /* libuv is done with the query. Takes over [answer], which is NULL where [status] tells an error. */
 static void query_answered(ag_query *q, int status, ag_answer *answer) {
   q->loop = NULL;
   q->answer = answer;
   while (q->askers != NULL) { /* one that is told may give up for another */
     ag_lookup *asker = q->askers;
-    q->askers = asker->next;
-    asker->query = NULL;
+    leave(asker);
     asker->status = status;
     asker->answer = answer;
     if (answer != NULL)
@@ -211,12 +217,11 @@ static int answer_at_once(ag_lookup *lookup, const char *host, int family) {
 }
 
 static void join(ag_query *q, ag_lookup *lookup) {
-  ag_lookup **last = &q->askers;
-  while (*last != NULL)
-    last = &(*last)->next;
-  *last = lookup;
-  lookup->next = NULL;
   lookup->query = q;
+  lookup->next = NULL;
+  lookup->place = q->last;
+  *q->last = lookup;
+  q->last = &lookup->next;
 }
 
 /* A query that [lookup] can share, or NULL. Its answer may be there. */
@@ -257,6 +262,7 @@ static int ask(resolver *r, uv_loop_t *loop, ag_lookup *lookup, const char *host
       return UV_ENOMEM;
     q->family = family;
     q->loop = loop;
+    q->last = &q->askers;
     memcpy(q->host, host, strlen(host) + 1);
     int status = query_send(q, address);
     if (status != 0) {
@@ -291,11 +297,7 @@ void ag_lookup_clear(ag_lookup *lookup) {
   ag_query *q = lookup->query;
   if (q == NULL)
     return;
-  lookup->query = NULL;
-  ag_lookup **place = &q->askers;
-  while (*place != lookup)
-    place = &(*place)->next;
-  *place = lookup->next;
+  leave(lookup);
   /* Where a thread is at it already, others may still join and the answer is kept. */
   if (q->askers == NULL && q->loop != NULL && uv_cancel(&q->request.any) == 0)
     query_drop(q);

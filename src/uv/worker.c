@@ -29,12 +29,11 @@ static void job_uncount(job *j, pool *p) {
 
 /* Takes the job off the queue. Called with the lock held. */
 static void job_unqueue(pool *p, job *j) {
-  job **place = &p->queue;
-  while (*place != j)
-    place = &(*place)->next;
-  *place = j->next;
+  *j->place = j->next;
   if (j->next == NULL)
-    p->queue_end = place;
+    p->queue_end = j->place;
+  else
+    j->next->place = j->place;
   j->next = NULL;
   p->waiting--;
   j->state = JOB_DONE;
@@ -200,12 +199,12 @@ static int pool_gc(lua_State *L) {
     return 0;
   p->owned = false;
   ag_wake(&p->closer);
-  pool_shut(p);
-  pool_join(p);
-  if (p->handle_open)
-    pool_close_handle(p);
-  else
+  if (!p->handle_open) {
     pool_free(p);
+  } else if (!uv_is_closing((uv_handle_t *)&p->done_signal)) {
+    pool_shut(p);
+    uv_async_send(&p->done_signal); /* on_done sees to the rest once the threads have ended, or on_close */
+  }
   return 0;
 }
 
@@ -430,6 +429,7 @@ static int worker_map(lua_State *L) {
 static int pool_enqueue(pool *p, job *j) {
   int status = 0;
   pthread_mutex_lock(&p->lock);
+  j->place = p->queue_end;
   *p->queue_end = j;
   p->queue_end = &j->next;
   p->waiting++;

@@ -37,9 +37,9 @@ typedef struct job_paths {
 } job_paths;
 
 typedef struct job {
-  ag_wait wait; /* the task that waits, loop's thread only */
-  pool *among;  /* NULL before it is queued and after it is done */
-  struct job *next;
+  ag_wait wait;              /* the task that waits, loop's thread only */
+  pool *among;               /* NULL before it is queued and after it is done */
+  struct job *next, **place; /* in the queue or the list of what is done; what points to it in the queue */
   enum job_state state;
   bool owned;     /* a userdata refers to it */
   bool counted;   /* among the pool's pending */

@@ -48,6 +48,8 @@ static job *take(pool *p) {
   p->queue = job->next;
   if (p->queue == NULL)
     p->queue_end = &p->queue;
+  else
+    p->queue->place = &p->queue;
   job->next = NULL;
   p->waiting--;
   return job;
