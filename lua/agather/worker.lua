@@ -59,13 +59,13 @@ local function results(ok, ...)
   error(error_object(...), 0)
 end
 
+---@class agather.worker.Pool
 local Pool = {}
 Pool.__index = Pool
 Pool.__name = "WorkerPool"
 
 local known_options = { size = true }
 
----@class agather.worker.Pool
 --- A number of threads, each with a state that it keeps: modules stay loaded and functions compiled; the globals that a
 --- function sets are gone when it returns. `local pool <close> = worker.Pool{ size = 4 }`.
 ---@param options? { size?: integer } as many as there are processors
