@@ -1,8 +1,7 @@
 -- The words of all files under a folder, most frequent first: index_files.lua [FOLDER]
 -- The loop walks the folders; workers read the files and count, one thread for each processor.
 local agather = require "agather"
-local worker = agather.worker
-local has_fs, fs = pcall(require, "agather.fs")
+local fs, worker = agather.fs, agather.worker
 
 -- Runs in a worker, a state of its own: it has its arguments, Lua's libraries, and nothing of this file.
 local function count_words(path)
@@ -23,15 +22,6 @@ local function add_files(folder, files)
       add_files(path, files)
     end
   end
-  return files
-end
-
-local function files_under(folder)
-  if has_fs then return add_files(folder, {}) end
-  local files = {} -- a build without files: the system walks
-  local pipe = assert(io.popen("find '" .. folder:gsub("'", "'\\''") .. "' -type f | sort"))
-  for path in pipe:lines() do files[#files + 1] = path end
-  pipe:close()
   return files
 end
 
@@ -64,7 +54,7 @@ local function by_count(words)
 end
 
 agather.run(function()
-  local files = files_under(arg[1] or ".")
+  local files = add_files(arg[1] or ".", {})
   local words, total, failed = index(files)
   print(("%d files, %d words, %d not readable"):format(#files, total, failed))
   for place, entry in ipairs(by_count(words)) do

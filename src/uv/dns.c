@@ -399,6 +399,7 @@ static int look_up(lua_State *L, int flags, const char *operation, lua_KFunction
   luaL_argcheck(L, size > 0 && size <= NAME_LIMIT, 1, "host name must have 1 to 253 bytes");
   int family = families[luaL_checkoption(L, 2, "any", names)];
   uv_loop_t *loop = ag_uv_loop(L, operation);
+  ag_suspend_check(L);
   waiter *w = waiter_new(L);
   int status = ag_lookup_start(L, loop, &w->lookup, host, family, flags);
   if (status < 0)
@@ -434,6 +435,7 @@ static int dns_reverse(lua_State *L) {
   if (parse_numeric(text, &address) == AF_UNSPEC)
     return luaL_argerror(L, 1, lua_pushfstring(L, "numeric address expected, got '%s'", text));
   uv_loop_t *loop = ag_uv_loop(L, "reverse");
+  ag_suspend_check(L);
   waiter *w = waiter_new(L);
   char name[NAME_LIMIT + 1];
   snprintf(name, sizeof name, "%s", text);

@@ -508,6 +508,7 @@ static int job_wait(lua_State *L) {
     return ag_error(L, "RuntimeError", "the worker pool is closed");
   if (ag_uv_loop(L, "worker") != p->done_signal.loop)
     return ag_error(L, "RuntimeError", "the worker pool belongs to another loop");
+  ag_suspend_check(L);
   int status = pool_enqueue(p, j);
   if (status != 0)
     return ag_uv_error(L, uv_translate_sys_error(status), "pthread_create", NULL);
