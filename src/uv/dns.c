@@ -106,6 +106,8 @@ static void cache_trim(resolver *r, uint64_t now) {
     for (ag_query *q = r->newest; q != NULL; q = q->older)
       if (q->answer != NULL && (oldest == NULL || q->until < oldest->until))
         oldest = q;
+    if (oldest == NULL)
+      return;
     query_drop(oldest);
   }
 }
