@@ -3,6 +3,7 @@
 ** asker may share it, and is freed when it is neither there nor with libuv. */
 #include "uv/dns.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <netdb.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@ typedef struct ag_query {
     uv_req_t any;
   } request;
   resolver *among; /* NULL: on no list, no one else will share it */
-  struct ag_query *newer, *older;
+  struct ag_query *older;
   uv_loop_t *loop;           /* NULL: libuv has answered */
   ag_lookup *askers, **last; /* those who wait, and the end of their list */
   ag_answer *answer;
@@ -79,37 +80,49 @@ static ag_answer *answer_named(const char *name) {
 
 /* ---- queries ---- */
 
-/* Takes the query off the list; frees it unless libuv has it. */
-static void query_drop(ag_query *q) {
-  resolver *r = q->among;
-  if (r != NULL) {
-    *(q->newer != NULL ? &q->newer->older : &r->newest) = q->older;
-    if (q->older != NULL)
-      q->older->newer = q->newer;
-    r->answered -= q->answer != NULL;
-    q->among = NULL;
-  }
+/* Frees a query that is on no list, unless libuv has it. */
+static void query_release(ag_query *q) {
   if (q->loop == NULL) {
     answer_drop(q->answer);
     free(q);
   }
 }
 
+/* Takes off the list the query that [place] points to. */
+static void query_unlist(resolver *r, ag_query **place) {
+  ag_query *q = *place;
+  *place = q->older;
+  r->answered -= q->answer != NULL;
+  q->among = NULL;
+  query_release(q);
+}
+
+static void query_drop(ag_query *q) {
+  resolver *r = q->among;
+  if (r == NULL) {
+    query_release(q);
+    return;
+  }
+  ag_query **place = &r->newest;
+  while (*place != q)
+    place = &(*place)->older;
+  query_unlist(r, place);
+}
+
 static void cache_trim(resolver *r, uint64_t now) {
-  for (ag_query *q = r->newest, *older; q != NULL; q = older) {
-    older = q->older;
-    if (q->answer != NULL && q->until <= now)
-      query_drop(q);
+  ag_query **oldest = NULL;
+  for (ag_query **place = &r->newest; *place != NULL;) {
+    ag_query *q = *place;
+    if (q->answer != NULL && q->until <= now) {
+      query_unlist(r, place);
+      continue;
+    }
+    if (q->answer != NULL && (oldest == NULL || q->until < (*oldest)->until))
+      oldest = place;
+    place = &q->older;
   }
-  while (r->answered > CACHE_LIMIT) {
-    ag_query *oldest = NULL;
-    for (ag_query *q = r->newest; q != NULL; q = q->older)
-      if (q->answer != NULL && (oldest == NULL || q->until < oldest->until))
-        oldest = q;
-    if (oldest == NULL)
-      return;
-    query_drop(oldest);
-  }
+  if (r->answered > CACHE_LIMIT && oldest != NULL) /* one came, so one goes */
+    query_unlist(r, oldest);
 }
 
 /* Takes a lookup off its query. */
@@ -273,8 +286,6 @@ static int ask(resolver *r, uv_loop_t *loop, ag_lookup *lookup, const char *host
     }
     q->among = r;
     q->older = r->newest;
-    if (q->older != NULL)
-      q->older->newer = q;
     r->newest = q;
   }
   join(q, lookup);
@@ -364,6 +375,7 @@ static int push_found(lua_State *L, waiter *w, const char *operation, bool table
   if (w->lookup.status != 0)
     return fail(L, w->lookup.status, operation);
   const ag_answer *answer = w->lookup.answer;
+  assert(answer != NULL);
   lua_createtable(L, answer->count, 0);
   for (int i = 0; i < answer->count; i++) {
     if (tables) {
@@ -457,22 +469,19 @@ static int dns_is_address(lua_State *L) {
   return 1;
 }
 
-static void forget(resolver *r, bool pending) {
-  for (ag_query *q = r->newest, *older; q != NULL; q = older) {
-    older = q->older;
-    if (q->answer != NULL || pending)
-      query_drop(q);
-  }
+static void forget_all(resolver *r) {
+  while (r->newest != NULL)
+    query_unlist(r, &r->newest);
 }
 
 /* clear_dns_cache(): what is asked from now on is asked anew; those who wait share their look-up still. */
 static int dns_clear_cache(lua_State *L) {
-  forget(resolver_of(L), true);
+  forget_all(resolver_of(L));
   return 0;
 }
 
 static int resolver_gc(lua_State *L) {
-  forget(lua_touserdata(L, 1), true);
+  forget_all(lua_touserdata(L, 1));
   return 0;
 }
 

@@ -213,7 +213,7 @@ static int worker_pool(lua_State *L) {
   lua_Integer size = luaL_checkinteger(L, 1);
   luaL_argcheck(L, size >= 1 && size <= 1024, 1, "size must be from 1 to 1024");
   uv_loop_t *loop = ag_uv_loop(L, "worker.Pool");
-  pool **box = lua_newuserdatauv(L, sizeof *box, 0);
+  pool **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, POOL);
   pool *p = calloc(1, sizeof *p + (size_t)size * sizeof p->workers[0]);
@@ -305,7 +305,7 @@ static job_paths *current_paths(lua_State *L, pool *p) {
 /* Pushes the userdata of a new job for the pool at 1. */
 static job *job_new(lua_State *L) {
   pool *p = check_pool(L);
-  job **box = lua_newuserdatauv(L, sizeof *box, 1);
+  job **box = lua_newuserdatauv(L, sizeof(void *), 1);
   *box = NULL;
   luaL_setmetatable(L, JOB);
   lua_pushvalue(L, 1);
