@@ -359,6 +359,13 @@ AG_API ag_poller *ag_loop_poller(ag_loop *loop);
 ** has returned. The new one is woken once. Not from within its wait. Loop's thread. */
 AG_API void ag_loop_set_poller(ag_loop *loop, ag_poller *poller);
 
+/* What ag_interrupt takes, for a state: valid as long as the state. Loop's thread. [-0, +0, m] */
+AG_API void *ag_interruptible(lua_State *L);
+/* Does what a second SIGINT does to the state's loop, if one runs: KeyboardInterrupt leaves its run as soon as the task
+** that runs now has. Returns the thread that runs now in a task, for lua_sethook to end it, or NULL.
+** Only in a signal handler on the loop's thread, or there between other things. Takes no memory. */
+AG_API lua_State *ag_interrupt(void *interruptible);
+
 /* One wait of one task, embedded in what it waits for. Zero it before the first use. Once the task was woken or
 ** cancelled the next may wait by it, also before the first has run. */
 typedef struct ag_wait ag_wait;

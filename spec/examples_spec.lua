@@ -78,4 +78,23 @@ describe("example", function()
     assert.equal("34 pages, 1 failed, 1252 bytes, 40 requests", lines[#lines])
     assert.equal(36, #lines)
   end)
+
+  it("index_files counts the words of all files under a folder", function()
+    local folder = os.tmpname()
+    os.remove(folder)
+    os.execute("mkdir -p '" .. folder .. "/inner/most'")
+    local texts = { ["a.txt"] = "one two two\n", ["inner/b.txt"] = "Two, three; THREE", ["inner/most/c.txt"] = "three",
+      ["inner/empty"] = "" }
+    for name, text in pairs(texts) do
+      local file = assert(io.open(folder .. "/" .. name, "w"))
+      file:write(text)
+      file:close()
+    end
+    local pipe = assert(io.popen("lua5.4 examples/index_files.lua " .. folder .. " 2>&1"))
+    local text = pipe:read("a")
+    pipe:close()
+    os.execute("rm -r '" .. folder .. "'")
+    assert.equal("4 files, 7 words, 0 not readable\n     3  three            in 2 files\n"
+      .. "     3  two              in 2 files\n     1  one              in 1 files\n", text)
+  end)
 end)

@@ -1,5 +1,7 @@
 -- agather.dns: addresses of names and names of addresses, as the system finds them (hosts file, DNS, whatever
 -- nsswitch.conf says). Look-ups run on libuv's threads; tasks that ask for the same name at the same time share one.
+-- A task that is cancelled goes at once, but the system's resolver cannot be interrupted: a loop that closes, and a
+-- program that ends, wait until it has given up what it is at.
 local agather = require "agather"
 local check = require "agather.check"
 local uv = require "agather.uv"

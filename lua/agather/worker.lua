@@ -1,7 +1,7 @@
 -- agather.worker: functions that run in Lua states of their own, on threads of their own, while the loop goes on.
 -- What goes there and comes back is copied: nil, booleans, numbers, strings, and tables of them, in which a table may
 -- stand at several places or within itself. Metatables stay behind. The threads are not libuv's: files and DNS never
--- wait for them.
+-- wait for them. A worker's state has all of Lua's libraries, whatever the state has that sends it a function.
 local agather = require "agather"
 local check = require "agather.check"
 local uv = require "agather.uv"
@@ -59,13 +59,13 @@ local function results(ok, ...)
   error(error_object(...), 0)
 end
 
+---@class agather.worker.Pool
 local Pool = {}
 Pool.__index = Pool
 Pool.__name = "WorkerPool"
 
 local known_options = { size = true }
 
----@class agather.worker.Pool
 --- A number of threads, each with a state that it keeps: modules stay loaded and functions compiled; the globals that a
 --- function sets are gone when it returns. `local pool <close> = worker.Pool{ size = 4 }`.
 ---@param options? { size?: integer } as many as there are processors

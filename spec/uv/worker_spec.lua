@@ -448,6 +448,33 @@ describe("cancelling a run", function()
       io.open(path, "w"):close()
       while true do pcall(table.sort, { 3, 2, 1 }, function() while true do end end) end
     end,
+    ["a loop of agather that sleeps"] = function(path)
+      local inner = require "agather"
+      inner.run(function()
+        io.open(path, "w"):close()
+        inner.sleep(1000)
+      end)
+    end,
+    ["a task that never waits"] = function(path)
+      local inner = require "agather"
+      pcall(inner.run, function()
+        inner.spawn(function() while true do inner.sleep(0) end end)
+        inner.spawn(function()
+          io.open(path, "w"):close()
+          while true do pcall(function() while true do end end) end
+        end):await()
+      end)
+    end,
+    ["a generator of agather that never yields"] = function(path)
+      local inner = require "agather"
+      inner.run(function()
+        inner.coroutine.wrap(function()
+          inner.sleep(0)
+          io.open(path, "w"):close()
+          while true do end
+        end)()
+      end)
+    end,
     ["a loop that allocates"] = function(path)
       io.open(path, "w"):close()
       while true do
@@ -632,6 +659,24 @@ describe("worker.Pool", function()
     end)
   end)
 
+  it("forgets thousands of cancelled jobs, from the end or the beginning", function()
+    with_pool(1, function(pool)
+      local gate = os.tmpname()
+      os.remove(gate)
+      local first = agather.spawn(pool.run, pool, function(path) while not io.open(path) do end end, gate)
+      local tasks = {}
+      for i = 1, 4000 do tasks[i] = agather.spawn(pool.run, pool, same, i) end
+      agather.sleep(0)
+      for i = 4000, 2001, -1 do tasks[i]:cancel() end
+      for i = 1, 1999 do tasks[i]:cancel() end
+      assert(io.open(gate, "w")):close()
+      first:await()
+      assert.equal(2000, tasks[2000]:await())
+      os.remove(gate)
+      assert.equal("next", pool:run(same, "next"))
+    end)
+  end)
+
   it("does thousands of jobs", function()
     with_pool(2, function(pool)
       local jobs = {}
@@ -727,6 +772,10 @@ describe("worker.Pool", function()
     agather.run(function()
       for _ = 1, 3 do
         agather.spawn(worker.run, function() while true do end end)
+        agather.spawn(worker.run, function()
+          local inner = require "agather"
+          inner.run(inner.sleep, 1000)
+        end)
         agather.spawn(worker.Pool { size = 1 }.run, worker.Pool { size = 2 }, function() while true do pcall(error) end end)
       end
       agather.sleep(0.005)
@@ -754,11 +803,38 @@ describe("worker.Pool", function()
         local pool = worker.Pool { size = 2 }
         assert.equal(1, pool:run(same, 1))
       end
+      local function threads()
+        for line in io.lines("/proc/self/status") do
+          local count = line:match("^Threads:%s*(%d+)")
+          if count then return tonumber(count) end
+        end
+      end
+      assert.is_true(threads() >= 20)
+      local _ <close> = agather.timeout(5)
+      repeat
+        collectgarbage()
+        agather.sleep(0.001)
+      until threads() < 10
+    end)
+  end)
+
+  it("is collected while a thread cannot leave, and nobody waits for it", function()
+    agather.run(function()
+      local path = os.tmpname()
+      os.remove(path)
+      local task = agather.spawn(function()
+        worker.Pool { size = 1 }:run(function(name) os.execute("touch " .. name .. "; sleep 0.2") end, path)
+      end)
+      while not io.open(path) do agather.sleep(0.001) end
+      os.remove(path)
+      local loop = agather.get_running_loop()
+      local start = loop:time()
+      task:cancel()
+      agather.sleep(0)
+      task = nil -- luacheck: ignore
       collectgarbage()
       collectgarbage()
-      local threads = 0
-      for line in io.lines("/proc/self/status") do threads = tonumber(line:match("^Threads:%s*(%d+)")) or threads end
-      assert.is_true(threads < 20)
+      assert.is_true(loop:time() - start < 0.15)
     end)
   end)
 

@@ -13,6 +13,15 @@ local function endless()
   end
 end
 
+-- A loop within a worker, with a worker of its own.
+local function inner_loop(seconds)
+  local inner = require "agather"
+  return inner.run(function()
+    inner.sleep(seconds)
+    return inner.worker.run(function(x) return x end, seconds)
+  end)
+end
+
 local rounds = tonumber(arg and arg[1]) or 30
 for round = 1, rounds do
   local pool = worker.Pool { size = 3 }
@@ -21,6 +30,8 @@ for round = 1, rounds do
     local kind = i % 6
     if kind == 0 then
       tasks[i] = agather.spawn(pool.run, pool, endless)
+    elseif i % 20 == 1 then
+      tasks[i] = agather.spawn(pool.run, pool, inner_loop, i % 40 == 1 and 0.001 or 100)
     elseif kind == 1 then
       tasks[i] = agather.spawn(pool.run, pool, error, "boom")
     elseif kind == 2 then
@@ -34,6 +45,7 @@ for round = 1, rounds do
     if i % 4 == 0 then agather.sleep(0.002) end
     tasks[i]:cancel()
   end
+  tasks[21]:cancel()
   if round % 2 == 0 then
     for i = 1, 60 do pcall(tasks[i].await, tasks[i]) end
   end

@@ -145,7 +145,7 @@ static int protected_phase(lua_State *L, ag_state *S, lua_CFunction phase, int b
 /* Whether SIGINT is ours to answer: on the process's first thread, where nobody ignores it. As asyncio replaces
 ** Python's own handler, this replaces that of the lua program; the one before comes back at the end. */
 static bool catch_interrupts(ag_loop *loop, struct sigaction *before) {
-  if (interrupted_loop != NULL || getpid() != (pid_t)syscall(SYS_gettid))
+  if (getpid() != (pid_t)syscall(SYS_gettid) || interrupted_loop != NULL) /* no other thread looks at the loop's name */
     return false;
   if (sigaction(SIGINT, NULL, before) != 0 || before->sa_handler == SIG_IGN)
     return false;

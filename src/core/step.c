@@ -1,6 +1,7 @@
 /* The step: runs tasks on Lua threads until they wait or end.
 ** A body runs under lua_pcallk, so that <close> handlers may wait while an error unwinds. A thread that has run a
 ** task to its end goes on with the fresh tasks that follow in the ready queue, without leaving lua_resume. */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -392,8 +393,9 @@ bool ag_task_go_on(ag_loop *loop, lua_State *L, ag_node *node) {
       lua_status(thread.L) != LUA_YIELD)
     return false;
   int nres;
-  loop->task = task;
   loop->here = thread.L;
+  atomic_signal_fence(memory_order_seq_cst); /* ag_interrupt: where there is a task, [here] is its thread */
+  loop->task = task;
   task->parked = false;
   int status = lua_resume(thread.L, L, 0, &nres);
   task = loop->task;
@@ -425,8 +427,9 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
   bool was_solo = loop->solo, stuck = loop->inner_stuck;
   lua_State *here = loop->here;
   ag_thread thread = task->thread;
-  loop->task = task;
   loop->here = thread.L;
+  atomic_signal_fence(memory_order_seq_cst); /* as above */
+  loop->task = task;
   loop->solo = outer != NULL;
   loop->inner_stuck = false;
   task->parked = false;

@@ -3,6 +3,7 @@
 ** asker may share it, and is freed when it is neither there nor with libuv. */
 #include "uv/dns.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <netdb.h>
 #include <stdlib.h>
@@ -26,9 +27,9 @@ typedef struct ag_query {
     uv_req_t any;
   } request;
   resolver *among; /* NULL: on no list, no one else will share it */
-  struct ag_query *newer, *older;
-  uv_loop_t *loop; /* NULL: libuv has answered */
-  ag_lookup *askers;
+  struct ag_query *older;
+  uv_loop_t *loop;           /* NULL: libuv has answered */
+  ag_lookup *askers, **last; /* those who wait, and the end of their list */
   ag_answer *answer;
   uint64_t until; /* when the answer is too old */
   int family;
@@ -79,35 +80,56 @@ static ag_answer *answer_named(const char *name) {
 
 /* ---- queries ---- */
 
-/* Takes the query off the list; frees it unless libuv has it. */
-static void query_drop(ag_query *q) {
-  resolver *r = q->among;
-  if (r != NULL) {
-    *(q->newer != NULL ? &q->newer->older : &r->newest) = q->older;
-    if (q->older != NULL)
-      q->older->newer = q->newer;
-    r->answered -= q->answer != NULL;
-    q->among = NULL;
-  }
+/* Frees a query that is on no list, unless libuv has it. */
+static void query_release(ag_query *q) {
   if (q->loop == NULL) {
     answer_drop(q->answer);
     free(q);
   }
 }
 
+/* Takes off the list the query that [place] points to. */
+static void query_unlist(resolver *r, ag_query **place) {
+  ag_query *q = *place;
+  *place = q->older;
+  r->answered -= q->answer != NULL;
+  q->among = NULL;
+  query_release(q);
+}
+
+static void query_drop(ag_query *q) {
+  resolver *r = q->among;
+  if (r == NULL) {
+    query_release(q);
+    return;
+  }
+  ag_query **place = &r->newest;
+  while (*place != q)
+    place = &(*place)->older;
+  query_unlist(r, place);
+}
+
 static void cache_trim(resolver *r, uint64_t now) {
-  for (ag_query *q = r->newest, *older; q != NULL; q = older) {
-    older = q->older;
-    if (q->answer != NULL && q->until <= now)
-      query_drop(q);
+  ag_query **oldest = NULL;
+  for (ag_query **place = &r->newest; *place != NULL;) {
+    ag_query *q = *place;
+    if (q->answer != NULL && q->until <= now) {
+      query_unlist(r, place);
+      continue;
+    }
+    if (q->answer != NULL && (oldest == NULL || q->until < (*oldest)->until))
+      oldest = place;
+    place = &q->older;
   }
-  while (r->answered > CACHE_LIMIT) {
-    ag_query *oldest = NULL;
-    for (ag_query *q = r->newest; q != NULL; q = q->older)
-      if (q->answer != NULL && (oldest == NULL || q->until < oldest->until))
-        oldest = q;
-    query_drop(oldest);
-  }
+  if (r->answered > CACHE_LIMIT && oldest != NULL) /* one came, so one goes */
+    query_unlist(r, oldest);
+}
+
+/* Takes a lookup off its query. */
+static void leave(ag_lookup *lookup) {
+  *lookup->place = lookup->next;
+  *(lookup->next != NULL ? &lookup->next->place : &lookup->query->last) = lookup->place;
+  lookup->query = NULL;
 }
 
 /* libuv is done with the query. Takes over [answer], which is NULL where [status] tells an error. */
@@ -116,8 +138,7 @@ static void query_answered(ag_query *q, int status, ag_answer *answer) {
   q->answer = answer;
   while (q->askers != NULL) { /* one that is told may give up for another */
     ag_lookup *asker = q->askers;
-    q->askers = asker->next;
-    asker->query = NULL;
+    leave(asker);
     asker->status = status;
     asker->answer = answer;
     if (answer != NULL)
@@ -211,12 +232,11 @@ static int answer_at_once(ag_lookup *lookup, const char *host, int family) {
 }
 
 static void join(ag_query *q, ag_lookup *lookup) {
-  ag_lookup **last = &q->askers;
-  while (*last != NULL)
-    last = &(*last)->next;
-  *last = lookup;
-  lookup->next = NULL;
   lookup->query = q;
+  lookup->next = NULL;
+  lookup->place = q->last;
+  *q->last = lookup;
+  q->last = &lookup->next;
 }
 
 /* A query that [lookup] can share, or NULL. Its answer may be there. */
@@ -257,6 +277,7 @@ static int ask(resolver *r, uv_loop_t *loop, ag_lookup *lookup, const char *host
       return UV_ENOMEM;
     q->family = family;
     q->loop = loop;
+    q->last = &q->askers;
     memcpy(q->host, host, strlen(host) + 1);
     int status = query_send(q, address);
     if (status != 0) {
@@ -265,8 +286,6 @@ static int ask(resolver *r, uv_loop_t *loop, ag_lookup *lookup, const char *host
     }
     q->among = r;
     q->older = r->newest;
-    if (q->older != NULL)
-      q->older->newer = q;
     r->newest = q;
   }
   join(q, lookup);
@@ -291,11 +310,7 @@ void ag_lookup_clear(ag_lookup *lookup) {
   ag_query *q = lookup->query;
   if (q == NULL)
     return;
-  lookup->query = NULL;
-  ag_lookup **place = &q->askers;
-  while (*place != lookup)
-    place = &(*place)->next;
-  *place = lookup->next;
+  leave(lookup);
   /* Where a thread is at it already, others may still join and the answer is kept. */
   if (q->askers == NULL && q->loop != NULL && uv_cancel(&q->request.any) == 0)
     query_drop(q);
@@ -360,6 +375,7 @@ static int push_found(lua_State *L, waiter *w, const char *operation, bool table
   if (w->lookup.status != 0)
     return fail(L, w->lookup.status, operation);
   const ag_answer *answer = w->lookup.answer;
+  assert(answer != NULL);
   lua_createtable(L, answer->count, 0);
   for (int i = 0; i < answer->count; i++) {
     if (tables) {
@@ -397,6 +413,7 @@ static int look_up(lua_State *L, int flags, const char *operation, lua_KFunction
   luaL_argcheck(L, size > 0 && size <= NAME_LIMIT, 1, "host name must have 1 to 253 bytes");
   int family = families[luaL_checkoption(L, 2, "any", names)];
   uv_loop_t *loop = ag_uv_loop(L, operation);
+  ag_suspend_check(L);
   waiter *w = waiter_new(L);
   int status = ag_lookup_start(L, loop, &w->lookup, host, family, flags);
   if (status < 0)
@@ -432,6 +449,7 @@ static int dns_reverse(lua_State *L) {
   if (parse_numeric(text, &address) == AF_UNSPEC)
     return luaL_argerror(L, 1, lua_pushfstring(L, "numeric address expected, got '%s'", text));
   uv_loop_t *loop = ag_uv_loop(L, "reverse");
+  ag_suspend_check(L);
   waiter *w = waiter_new(L);
   char name[NAME_LIMIT + 1];
   snprintf(name, sizeof name, "%s", text);
@@ -451,22 +469,19 @@ static int dns_is_address(lua_State *L) {
   return 1;
 }
 
-static void forget(resolver *r, bool pending) {
-  for (ag_query *q = r->newest, *older; q != NULL; q = older) {
-    older = q->older;
-    if (q->answer != NULL || pending)
-      query_drop(q);
-  }
+static void forget_all(resolver *r) {
+  while (r->newest != NULL)
+    query_unlist(r, &r->newest);
 }
 
 /* clear_dns_cache(): what is asked from now on is asked anew; those who wait share their look-up still. */
 static int dns_clear_cache(lua_State *L) {
-  forget(resolver_of(L), true);
+  forget_all(resolver_of(L));
   return 0;
 }
 
 static int resolver_gc(lua_State *L) {
-  forget(lua_touserdata(L, 1), true);
+  forget_all(lua_touserdata(L, 1));
   return 0;
 }
 

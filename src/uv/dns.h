@@ -21,7 +21,7 @@ typedef struct ag_lookup {
   int status;                             /* 0 or a libuv error */
   ag_answer *answer;                      /* owned until ag_lookup_clear; NULL unless status is 0 */
   struct ag_query *query;                 /* private from here on */
-  struct ag_lookup *next;
+  struct ag_lookup *next, **place;
 } ag_lookup;
 
 enum { AG_LOOKUP_FRESH = 1 }; /* flags: a cached answer will not do */

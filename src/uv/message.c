@@ -1,6 +1,7 @@
 /* Copying walks tables with the Lua stack for its own, two slots a level, so that depth costs no C stack. */
 #include "uv/message.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -18,6 +19,8 @@ void ag_message_free(ag_message *m) {
 /* ---- bytes ---- */
 
 void ag_message_put_bytes(lua_State *L, ag_message *m, const void *bytes, size_t size) {
+  if (size == 0)
+    return;
   if (m->capacity - m->size < size) {
     size_t capacity = m->capacity < 64 ? 128 : m->capacity * 2;
     if (capacity - m->size < size)
@@ -28,8 +31,8 @@ void ag_message_put_bytes(lua_State *L, ag_message *m, const void *bytes, size_t
     m->data = data;
     m->capacity = capacity;
   }
-  if (size > 0)
-    memcpy(m->data + m->size, bytes, size);
+  assert(m->data != NULL);
+  memcpy(m->data + m->size, bytes, size);
   m->size += size;
 }
 

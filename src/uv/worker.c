@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define POOL "agather.WorkerPool"
 #define JOB "agather.WorkerJob"
@@ -28,12 +29,11 @@ static void job_uncount(job *j, pool *p) {
 
 /* Takes the job off the queue. Called with the lock held. */
 static void job_unqueue(pool *p, job *j) {
-  job **place = &p->queue;
-  while (*place != j)
-    place = &(*place)->next;
-  *place = j->next;
+  *j->place = j->next;
   if (j->next == NULL)
-    p->queue_end = place;
+    p->queue_end = j->place;
+  else
+    j->next->place = j->place;
   j->next = NULL;
   p->waiting--;
   j->state = JOB_DONE;
@@ -77,6 +77,7 @@ static int job_gc(lua_State *L) {
 static void pool_free(pool *p) {
   pthread_mutex_destroy(&p->lock);
   pthread_cond_destroy(&p->queued);
+  pthread_cond_destroy(&p->left);
   ag_job_paths_drop(p->paths);
   free(p);
 }
@@ -134,10 +135,24 @@ static void pool_shut(pool *p) {
   }
 }
 
-/* Waits for the threads, which have been sent home. */
+/* Waits for the threads, which have been sent home. Those that stay are told again and again: a loop that runs in one
+** first asks its tasks to end. */
 static void pool_join(pool *p) {
   if (p->joined)
     return;
+  pthread_mutex_lock(&p->lock);
+  while (p->ended < p->started) {
+    struct timespec soon;
+    clock_gettime(CLOCK_REALTIME, &soon);
+    soon.tv_nsec += 50000000;
+    soon.tv_sec += soon.tv_nsec / 1000000000;
+    soon.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&p->left, &p->lock, &soon);
+    for (int i = 0; i < p->started; i++)
+      if (p->workers[i].job != NULL)
+        ag_worker_stop(p->workers[i].job);
+  }
+  pthread_mutex_unlock(&p->lock);
   for (int i = 0; i < p->started; i++)
     pthread_join(p->workers[i].thread, NULL);
   p->joined = true;
@@ -184,12 +199,12 @@ static int pool_gc(lua_State *L) {
     return 0;
   p->owned = false;
   ag_wake(&p->closer);
-  pool_shut(p);
-  pool_join(p);
-  if (p->handle_open)
-    pool_close_handle(p);
-  else
+  if (!p->handle_open) {
     pool_free(p);
+  } else if (!uv_is_closing((uv_handle_t *)&p->done_signal)) {
+    pool_shut(p);
+    uv_async_send(&p->done_signal); /* on_done sees to the rest once the threads have ended, or on_close */
+  }
   return 0;
 }
 
@@ -198,7 +213,7 @@ static int worker_pool(lua_State *L) {
   lua_Integer size = luaL_checkinteger(L, 1);
   luaL_argcheck(L, size >= 1 && size <= 1024, 1, "size must be from 1 to 1024");
   uv_loop_t *loop = ag_uv_loop_for_handle(L, "worker.Pool");
-  pool **box = lua_newuserdatauv(L, sizeof *box, 0);
+  pool **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, POOL);
   pool *p = calloc(1, sizeof *p + (size_t)size * sizeof p->workers[0]);
@@ -212,6 +227,7 @@ static int worker_pool(lua_State *L) {
   uv_unref((uv_handle_t *)&p->done_signal);
   pthread_mutex_init(&p->lock, NULL);
   pthread_cond_init(&p->queued, NULL);
+  pthread_cond_init(&p->left, NULL);
   p->on_close = on_close;
   p->done_signal.data = p;
   p->handle_open = p->owned = true;
@@ -289,7 +305,7 @@ static job_paths *current_paths(lua_State *L, pool *p) {
 /* Pushes the userdata of a new job for the pool at 1. */
 static job *job_new(lua_State *L) {
   pool *p = check_pool(L);
-  job **box = lua_newuserdatauv(L, sizeof *box, 1);
+  job **box = lua_newuserdatauv(L, sizeof(void *), 1);
   *box = NULL;
   luaL_setmetatable(L, JOB);
   lua_pushvalue(L, 1);
@@ -413,6 +429,7 @@ static int worker_map(lua_State *L) {
 static int pool_enqueue(pool *p, job *j) {
   int status = 0;
   pthread_mutex_lock(&p->lock);
+  j->place = p->queue_end;
   *p->queue_end = j;
   p->queue_end = &j->next;
   p->waiting++;
@@ -491,6 +508,7 @@ static int job_wait(lua_State *L) {
     return ag_error(L, "RuntimeError", "the worker pool is closed");
   if (ag_uv_loop(L, "worker") != p->done_signal.loop)
     return ag_error(L, "RuntimeError", "the worker pool belongs to another loop");
+  ag_suspend_check(L);
   int status = pool_enqueue(p, j);
   if (status != 0)
     return ag_uv_error(L, uv_translate_sys_error(status), "pthread_create", NULL);

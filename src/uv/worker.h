@@ -37,9 +37,9 @@ typedef struct job_paths {
 } job_paths;
 
 typedef struct job {
-  ag_wait wait; /* the task that waits, loop's thread only */
-  pool *among;  /* NULL before it is queued and after it is done */
-  struct job *next;
+  ag_wait wait;              /* the task that waits, loop's thread only */
+  pool *among;               /* NULL before it is queued and after it is done */
+  struct job *next, **place; /* in the queue or the list of what is done; what points to it in the queue */
   enum job_state state;
   bool owned;     /* a userdata refers to it */
   bool counted;   /* among the pool's pending */
@@ -58,6 +58,7 @@ struct worker {
   job *job;                        /* changed under the lock */
   lua_State *L;                    /* NULL until the first job */
   lua_State *volatile current;     /* the coroutine that runs; changed by this thread alone */
+  void *volatile loops;            /* for ag_interrupt, where the state has agather too */
   volatile sig_atomic_t listening; /* whether [current] may be stopped */
   job_paths *paths;                /* those the state knows */
   int kept;                        /* KB that the state held after its last collection */
@@ -72,7 +73,7 @@ struct pool {
   ag_wait closer;
   job_paths *paths; /* those of the last job */
   pthread_mutex_t lock;
-  pthread_cond_t queued;
+  pthread_cond_t queued, left; /* a job, a thread */
   /* under the lock */
   bool handle_open, closing;
   job *queue, **queue_end, *done, **done_end;
@@ -89,8 +90,8 @@ void ag_worker_stop(job *job);
 void ag_worker_perform(worker *w, job *job);
 /* The worker on whose thread this is, or NULL. Safe in a signal handler. */
 worker *ag_worker_self(void);
-/* Arms the hook that stops the worker's current coroutine. In a signal handler on its thread. */
-void ag_worker_arm(worker *w);
+/* Arms the hooks that stop what the worker runs, if it is to stop. In a signal handler on its thread. */
+void ag_worker_interrupted(worker *w);
 void ag_worker_close_state(worker *w);
 
 void ag_job_paths_drop(job_paths *paths);

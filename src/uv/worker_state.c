@@ -27,17 +27,31 @@ static void stop_hook(lua_State *L, lua_Debug *ar) {
   lua_error(L);
 }
 
-void ag_worker_arm(worker *w) {
-  if (stopping(w))
-    lua_sethook(w->current, stop_hook, LUA_MASKCOUNT, 1);
+void ag_worker_interrupted(worker *w) {
+  if (!stopping(w))
+    return;
+  lua_sethook(w->current, stop_hook, LUA_MASKCOUNT, 1);
+  lua_State *task = w->loops != NULL ? ag_interrupt(w->loops) : NULL;
+  if (task != NULL)
+    lua_sethook(task, stop_hook, LUA_MASKCOUNT, 1);
 }
 
-/* Goes on in [L] after a coroutine: what stopped the one stops the other. */
+/* Goes into a coroutine: what stops the one stops the other. Returns what ran. */
+static lua_State *go_into(worker *w, lua_State *co) {
+  lua_State *outer = w->current;
+  w->current = co;
+  if (stopping(w))
+    lua_sethook(co, stop_hook, LUA_MASKCOUNT, 1);
+  return outer;
+}
+
+/* Goes on in [L] after a coroutine. */
 static void back_in(worker *w, lua_State *outer, lua_State *L) {
   w->current = outer;
-  ag_worker_arm(w);
-  if (stopping(w))
+  if (stopping(w)) {
+    lua_sethook(outer, stop_hook, LUA_MASKCOUNT, 1);
     lua_sethook(L, stop_hook, LUA_MASKCOUNT, 1);
+  }
 }
 
 /* lua_resume that knows which coroutine runs. Returns the number of results on [L], or -1 and the error there. */
@@ -48,9 +62,7 @@ static int resume(lua_State *L, lua_State *co, int nargs) {
     return -1;
   }
   lua_xmove(L, co, nargs);
-  lua_State *outer = w->current;
-  w->current = co;
-  ag_worker_arm(w);
+  lua_State *outer = go_into(w, co);
   int nresults, status = lua_resume(co, L, nargs, &nresults);
   back_in(w, outer, L);
   if (status != LUA_OK && status != LUA_YIELD) {
@@ -68,9 +80,7 @@ static int resume(lua_State *L, lua_State *co, int nargs) {
 
 static int reset(lua_State *L, lua_State *co) {
   worker *w = ag_worker_self();
-  lua_State *outer = w->current;
-  w->current = co;
-  ag_worker_arm(w);
+  lua_State *outer = go_into(w, co);
   int status = ag_close_thread(co, L);
   back_in(w, outer, L);
   return status;
@@ -173,6 +183,13 @@ static int no_exit(lua_State *L) { return luaL_error(L, "os.exit: a worker canno
 
 /* ---- states ---- */
 
+/* The loader of agather.core: the worker is told of the loops that run here. */
+static int open_core(lua_State *L) {
+  luaopen_agather_core(L);
+  ag_worker_self()->loops = ag_interruptible(L);
+  return 1;
+}
+
 static int open_libraries(lua_State *L) {
   static const luaL_Reg coroutines[] = {
       {"resume", coroutine_resume}, {"wrap", coroutine_wrap}, {"close", coroutine_close}, {NULL, NULL}};
@@ -184,6 +201,9 @@ static int open_libraries(lua_State *L) {
   lua_setfield(L, -2, "exit");
   lua_pushcfunction(L, guarded_xpcall);
   lua_setglobal(L, "xpcall");
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushcfunction(L, open_core);
+  lua_setfield(L, -2, "agather.core");
   lua_createtable(L, 0, 1);
   lua_pushglobaltable(L);
   lua_setfield(L, -2, "__index");
@@ -208,6 +228,7 @@ static bool open_state(worker *w) {
 }
 
 void ag_worker_close_state(worker *w) {
+  w->loops = NULL;
   if (w->L != NULL)
     lua_close(w->L);
   w->L = NULL;

@@ -19,7 +19,7 @@ static pthread_once_t installed = PTHREAD_ONCE_INIT;
 static void on_signal(int number, siginfo_t *info, void *context) {
   worker *w = self;
   if (w != NULL && w->listening)
-    ag_worker_arm(w);
+    ag_worker_interrupted(w);
   else if (previous.sa_flags & SA_SIGINFO)
     previous.sa_sigaction(number, info, context);
   else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN)
@@ -48,6 +48,8 @@ static job *take(pool *p) {
   p->queue = job->next;
   if (p->queue == NULL)
     p->queue_end = &p->queue;
+  else
+    p->queue->place = &p->queue;
   job->next = NULL;
   p->waiting--;
   return job;
@@ -99,6 +101,7 @@ static void *worker_main(void *argument) {
   ag_worker_close_state(w);
   pthread_mutex_lock(&p->lock);
   p->ended++;
+  pthread_cond_signal(&p->left);
   signal_loop(p);
   pthread_mutex_unlock(&p->lock);
   return NULL;
