@@ -36,7 +36,8 @@ need_packages() { # need_packages "command-or-file package" ...
 
 build_packages=("cc gcc" "cmake cmake" "ninja ninja-build" "pkg-config pkg-config"
   "lua5.4 lua5.4" "/usr/include/lua5.4/lua.h liblua5.4-dev" "/usr/include/uv.h libuv1-dev"
-  "/usr/include/openssl/ssl.h libssl-dev")
+  "/usr/include/openssl/ssl.h libssl-dev"
+  "curl-config libcurl4-openssl-dev" "/usr/include/jansson.h libjansson-dev")
 
 build() { # build PRESET DIRECTORY [TARGET]...
   [ -f "$top/$2/build.ninja" ] || (cd "$top" && cmake --preset "$1" >"/tmp/agather-configure.$$" 2>&1) || {

@@ -1,5 +1,6 @@
 /* luaopen_agather_uv: the table of all that stands on libuv, and nothing else. The files in Lua (lua/agather/net.lua
 ** and its neighbours) take from it what is theirs. */
+#include "uv/share.h"
 #include "uv/uv.h"
 
 __attribute__((visibility("default"))) int luaopen_agather_uv(lua_State *L);
@@ -9,6 +10,9 @@ int luaopen_agather_uv(lua_State *L) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TTABLE)
     return 1;
   lua_pop(L, 1);
+  static const ag_uv_functions functions = {ag_uv_loop, ag_uv_error};
+  lua_pushlightuserdata(L, (void *)&functions);
+  lua_setfield(L, LUA_REGISTRYINDEX, AG_UV_SHARE);
   lua_newtable(L);
   ag_open_address(L);
   ag_open_buffer(L);
