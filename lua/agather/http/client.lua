@@ -73,7 +73,12 @@ end
 local function lines_of(hop)
   local headers = hop.headers
   if not headers then return hop.client.plain_lines end
-  return Headers.lines(headers)
+  local lines = Headers.lines(headers)
+  if hop.body then -- a name without value keeps curl from a header of its own
+    lines[#lines + 1] = "Expect:"
+    if not headers["Content-Type"] then lines[#lines + 1] = "Content-Type:" end
+  end
+  return lines
 end
 
 local function fields_of(hop, streaming)
@@ -316,8 +321,8 @@ end
 -- A hop is a request at one of its stations: what is sent, where to, and within which limits.
 local function first_hop(client, method, text, options, position, name, streaming)
   check_method(method, position - 1, name)
-  local target = url.check(text, client.options.base_url, position, name)
-  options = options_of.request(client.options, options, position + 1, name, streaming)
+  local target = url.check(text, client.settings.base_url, position, name)
+  options = options_of.request(client.settings, options, position + 1, name, streaming)
   if options.params then
     target.url = url.with_query(target.url, url.encode(options.params, false, position + 1, name, "params"))
   end
@@ -352,7 +357,7 @@ end
 
 -- The gate of a host: few requests at a time to each.
 local function gate_of(client, hop)
-  local per_host = client.options.limits.max_per_host
+  local per_host = client.settings.limits.max_per_host
   if not per_host then return nil end
   local key = hop.target.host .. ":" .. hop.target.port
   local entry = client.hosts[key]
@@ -495,7 +500,7 @@ end
 
 metatable.__close = methods.close
 metatable.__tostring = function(self)
-  return ("Client: %s%s"):format(self.options.base_url or "any host", self.closed and ", closed" or "")
+  return ("Client: %s%s"):format(self.settings.base_url or "any host", self.closed and ", closed" or "")
 end
 
 --- Makes a client.
@@ -511,7 +516,7 @@ local function Client(options, name)
   local share = curl.share(options.keeps_cookies)
   local limits = options.limits
   local self = setmetatable({
-    options = options, headers = headers, plain_lines = Headers.lines(headers), share = share, hosts = {},
+    settings = options, headers = headers, plain_lines = Headers.lines(headers), share = share, hosts = {},
     gate = limits.max_connections and agather.Semaphore(limits.max_connections),
     keepalive = limits.keepalive_expiry,
   }, metatable)
