@@ -28,7 +28,7 @@ end
 
 local function gzip(bytes)
   local path = os.tmpname()
-  os.execute(("head -c %d /dev/zero | gzip -9 > %s"):format(bytes, path))
+  os.execute(("head -c %d /dev/zero | gzip -6 > %s"):format(bytes, path))
   local file <close> = assert(io.open(path, "rb"))
   os.remove(path)
   return file:read("a")
@@ -106,7 +106,7 @@ describe("a response", function()
   end)
 
   it("that is a bomb of gzip is BodyTooLarge, long before it is unpacked", function()
-    local bomb = gzip(300 << 20)
+    local bomb = gzip(70 << 20)
     local answer = function(stream)
       servers.respond(stream, "200 OK", "Content-Encoding: gzip\r\n", bomb)
     end
@@ -154,20 +154,15 @@ describe("a time limit", function()
         agather.sleep(0.02)
       end
       agather.sleep(10)
-    end, { timeout = { read = 0.06 } })
+    end, { timeout = { read = 0.06, total = 5 } })
     assert.equal("read", err.phase)
   end)
 
-  it("of connecting ends one that finds nobody", function()
-    agather.run(function()
-      local started = agather.get_running_loop():time()
-      -- A full queue: connections beyond it hang.
-      local full <close> = agather.net.listen("127.0.0.1", 0)
-      local err = support.raises("no connection after 0.05 s", http.get, "http://10.255.255.1:81/",
-        { timeout = { connect = 0.05 }, proxy = false })
+  it("of connecting ends one that gets no connection, or none of TLS", function()
+    with(silent, function(_, state) -- it listens, and never says anything of TLS
+      local err = support.raises("no connection after 0.05 s", http.get, "https://127.0.0.1:" .. state.port,
+        { timeout = { connect = 0.05 } })
       assert.equal("connect", err.phase)
-      assert.is_true(agather.get_running_loop():time() - started < 2)
-      full:close()
     end)
   end)
 

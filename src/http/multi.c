@@ -304,6 +304,11 @@ static void sweep_before(http_multi *m, uint64_t at) {
   uv_timer_start(&m->sweep, on_sweep, at > now ? at - now : 0, 0);
 }
 
+void http_multi_moved(http_job *job) {
+  job->moved = uv_now(job->multi->loop);
+  sweep_before(job->multi, deadline(job));
+}
+
 static http_end which_timeout(const http_job *job, uint64_t now) {
   if (job->total_at != 0 && job->total_at <= now)
     return HTTP_TIMEOUT_TOTAL;

@@ -56,6 +56,8 @@ uint64_t http_multi_now(const http_multi *m);
 void http_multi_add(http_multi *m, http_job *job, uint64_t total, uint64_t connect, uint64_t read);
 /* Takes a job away without [ended]. True: curl has let go of it. False: it will soon, and calls [gone]. */
 bool http_multi_drop(http_job *job);
+/* Says that the time to read counts from now on: after [connected] or [stalled] changed. */
+void http_multi_moved(http_job *job);
 /* Lets paused directions of a running job go on, as curl_easy_pause does. May call the job's callbacks; after an error
 ** that one of them made, curl goes on as if nothing were, so drop the job then. */
 CURLcode http_multi_pause(http_job *job, int mask);

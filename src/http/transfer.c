@@ -81,13 +81,14 @@ static size_t on_header(char *line, size_t one, size_t n, void *data) {
     return n;
   if (first) { /* after a 1xx, or after a 401 that curl answers itself */
     t->head_start = t->head.end;
-    t->head_done = false;
+    t->head_done = t->head_whole = false;
   }
   if (t->head.end + n > MAX_HEAD)
     return refuse(t, REFUSED_HEAD);
   if (!http_buffer_add(&t->head, line, n))
     return refuse(t, REFUSED_MEMORY);
   bool empty = line[0] == '\r' || line[0] == '\n';
+  t->head_whole = empty;
   if (empty && !t->may_retry_auth && status_of(t->head.data + t->head_start, t->head.end - t->head_start) >= 200)
     tell_head(t);
   return n;
@@ -142,7 +143,7 @@ static int on_connected(void *data, char *peer, char *local, int peer_port, int 
   (void)peer, (void)local, (void)peer_port, (void)local_port;
   transfer *t = data;
   t->job.connected = true;
-  moved(t);
+  http_multi_moved(&t->job);
   return CURL_PREREQFUNC_OK;
 }
 
@@ -328,8 +329,8 @@ static int transfer_wait(lua_State *L) {
 }
 
 static void go_on(transfer *t) {
-  moved(t);
   t->job.stalled = t->body_paused || t->upload_paused;
+  http_multi_moved(&t->job);
   int mask = (t->body_paused ? CURLPAUSE_RECV : 0) | (t->upload_paused ? CURLPAUSE_SEND : 0);
   CURLcode code = http_multi_pause(&t->job, mask);
   if (code == CURLE_OK || t->ended)
@@ -384,10 +385,13 @@ static int transfer_feed(lua_State *L) {
 
 /* ---- what came ---- */
 
-/* transfer:head(): the lines of the last head, with the status line. */
+/* transfer:head(): the lines of the last head, with the status line; nil when the connection ended within it. */
 static int transfer_head(lua_State *L) {
   transfer *t = check_transfer(L);
-  lua_pushlstring(L, t->head.data != NULL ? t->head.data + t->head_start : "", t->head.end - t->head_start);
+  if (!t->head_whole)
+    lua_pushnil(L);
+  else
+    lua_pushlstring(L, t->head.data != NULL ? t->head.data + t->head_start : "", t->head.end - t->head_start);
   return 1;
 }
 

@@ -43,6 +43,7 @@ typedef struct transfer {
   bool owned, started, ended, closed;
   bool stream;         /* the body is read while it comes */
   bool may_retry_auth; /* the head is known to be the last one only when the body begins */
+  bool head_whole;     /* its empty line has come */
   bool head_done, body_paused, upload_paused, upload_over;
   http_refusal refusal;
   CURLcode code;

@@ -154,9 +154,11 @@ local function response_fields(hop, history)
   }
 end
 
+local incomplete = "the connection ended within the head of the response"
+
 local function response_of(hop, history, transfer)
   local response = Response.new(response_fields(hop, history), transfer:head())
-  if not response then errors.raise(errors.ProtocolError, hop, "the response has no head") end
+  if not response then errors.raise(errors.ProtocolError, hop, incomplete) end
   return response
 end
 
@@ -184,11 +186,12 @@ local function begun(hop, history)
   guard.transfer = transfer
   local event = transfer:wait()
   if event == "upload" then event = feed(hop, transfer, event) end
-  if event == "ended" then check_failure(hop, transfer) end
+  local head = transfer:head()
+  if event == "ended" and not head then check_failure(hop, transfer) end -- a later failure is found by who reads
   local fields = response_fields(hop, history)
   fields._transfer, fields._limits = transfer, hop.limits
-  local response = Response.new(fields, transfer:head())
-  if not response then errors.raise(errors.ProtocolError, hop, "the response has no head") end
+  local response = Response.new(fields, head)
+  if not response then errors.raise(errors.ProtocolError, hop, incomplete) end
   guard.transfer = nil
   return response
 end

@@ -161,6 +161,7 @@ local Response = {}
 
 --- Makes a response of the fields and the head that curl gave; nil where that is no head.
 function Response.new(fields, head)
+  if not head then return nil end
   local version, status, reason = head:match("^HTTP/([%d.]+) (%d%d%d) ?([^\r\n]*)")
   if not version then return nil end
   fields._head = head
