@@ -36,7 +36,7 @@ function http.Headers(source) return Headers.new(source, 1, "Headers") end
 local default
 
 local function default_client()
-  default = default or Client { cookies = false }
+  default = default or Client({ cookies = false }, true)
   return default
 end
 

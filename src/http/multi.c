@@ -54,8 +54,10 @@ struct http_multi {
   int added; /* jobs given to curl since it was last called */
   watcher **watchers;
   int watchers_size;
-  size_t refs;       /* libuv handles that are not closed, and holders */
-  bool closed, trim; /* trim: close idle connections once no job is there */
+  size_t refs; /* libuv handles that are not closed, and holders */
+  bool closed;
+  bool trim; /* close idle connections once no job is there */
+  bool kick; /* call curl as if its timer were due */
 };
 
 void http_multi_ref(http_multi *m) { m->refs++; }
@@ -387,6 +389,9 @@ static void on_worker(uv_idle_t *worker) {
   http_multi *m = worker->data;
   m->turn_end = uv_hrtime() + TURN_NS; /* libuv calls this before on_turn */
   work_off_dropped(m);
+  if (m->kick && m->curl != NULL)
+    call_curl(m, CURL_SOCKET_TIMEOUT, 0);
+  m->kick = false;
   http_job *job;
   while ((job = TAILQ_FIRST(&m->queued)) != NULL && m->added < MAX_ADDED && !out_of_time(m))
     give_to_curl(job);
@@ -445,7 +450,12 @@ bool http_multi_drop(http_job *job) {
 }
 
 CURLcode http_multi_pause(http_job *job, int mask) {
-  return job->state == HTTP_RUNNING ? curl_easy_pause(job->easy, mask) : CURLE_OK;
+  if (job->state != HTTP_RUNNING)
+    return CURLE_OK;
+  /* curl asks for its timer to go on, but not again when it thinks that the last one is still to come. */
+  job->multi->kick = true;
+  uv_idle_start(&job->multi->worker, on_worker);
+  return curl_easy_pause(job->easy, mask);
 }
 
 void http_multi_trim(http_multi *m) {

@@ -144,6 +144,8 @@ static void set_share(lua_State *L, int index, transfer *t) {
     if (share == NULL)
       luaL_error(L, "http: the client is closed");
     taken(L, curl_easy_setopt(t->job.easy, CURLOPT_SHARE, share->curl), "share");
+    if (share->cookies) /* curl looks at shared cookies only when it has been given a file of them */
+      taken(L, curl_easy_setopt(t->job.easy, CURLOPT_COOKIEFILE, ""), "cookies");
     t->share = share;
     share->refs++;
   }

@@ -16,7 +16,8 @@ static int curl_share(lua_State *L) {
   }
   share->refs = 1;
   *box = share;
-  if (lua_toboolean(L, 1) && curl_share_setopt(share->curl, CURLSHOPT_SHARE, CURL_LOCK_DATA_COOKIE) != CURLSHE_OK)
+  share->cookies = lua_toboolean(L, 1);
+  if (share->cookies && curl_share_setopt(share->curl, CURLSHOPT_SHARE, CURL_LOCK_DATA_COOKIE) != CURLSHE_OK)
     return luaL_error(L, "not enough memory");
   if (curl_share_setopt(share->curl, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) != CURLSHE_OK)
     return luaL_error(L, "not enough memory");

@@ -20,6 +20,7 @@ typedef struct buffer {
 typedef struct http_share {
   CURLSH *curl;
   size_t refs;
+  bool cookies;
 } http_share;
 
 /* Lets go of it; NULL is harmless. */

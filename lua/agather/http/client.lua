@@ -506,13 +506,13 @@ metatable.__tostring = function(self)
   return ("Client: %s%s"):format(self.settings.base_url or "any host", self.closed and ", closed" or "")
 end
 
---- Makes a client.
+--- Makes a client. One that is [shared] by all is never closed and does not count as open.
 ---@param options? table
----@param name? string
+---@param shared? boolean
 ---@return agather.http.Client
-local function Client(options, name)
-  options = options_of.client(options, 1, name or "Client")
-  local headers = Headers.merge(options_of.default_headers(), Headers.new(options.headers, 1, name or "Client"))
+local function Client(options, shared)
+  options = options_of.client(options, 1, "Client")
+  local headers = Headers.merge(options_of.default_headers(), Headers.new(options.headers, 1, "Client"))
   if options.auth and options.auth.bearer and not headers.Authorization then
     headers:set("Authorization", "Bearer " .. options.auth.bearer)
   end
@@ -523,7 +523,7 @@ local function Client(options, name)
     gate = limits.max_connections and agather.Semaphore(limits.max_connections),
     keepalive = limits.keepalive_expiry,
   }, metatable)
-  open_clients = open_clients + 1
+  if not shared then open_clients = open_clients + 1 end
   for _, cookie in ipairs(options.first_cookies) do share:set_cookie(cookie) end
   return self
 end

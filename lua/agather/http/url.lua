@@ -39,7 +39,8 @@ function url.check(text, base, position, name)
   if type(text) ~= "string" then check.fail(position, name, "URL expected, got " .. check.type_name(text)) end
   local full = text
   if base and not text:find("^%a[%w+.-]*://") then
-    full = text == "" and base or base:gsub("/$", "") .. (text:find("^[?#]") and "" or "/") .. text:gsub("^/", "")
+    local beside = text == "" or text:find("^[?#]")
+    full = beside and base .. text or base:gsub("/$", "") .. "/" .. text:gsub("^/", "")
   elseif not text:find("^%a[%w+.-]*://") then
     check.fail(position, name, ("URL with http:// or https:// expected, got '%s'"):format(without_credentials(text)))
   end
