@@ -32,9 +32,9 @@ typedef struct watcher {
   uv_poll_t poll;
   http_multi *multi;
   int fd;
-  int events;  /* what libuv watches for */
-  bool wanted; /* curl waits for it, so the program does */
-  bool opened; /* by us, so that we are told when curl closes it */
+  int events;     /* what libuv watches for */
+  bool wanted;    /* curl waits for it, so the program does */
+  bool connected; /* then curl tells us when it closes it; before that it does not */
 } watcher;
 
 TAILQ_HEAD(job_list, http_job);
@@ -147,7 +147,7 @@ static watcher *watcher_at(const http_multi *m, curl_socket_t fd) {
   return fd >= 0 && fd < m->watchers_size ? m->watchers[fd] : NULL;
 }
 
-static watcher *watch(http_multi *m, curl_socket_t fd, bool opened) {
+static watcher *watch(http_multi *m, curl_socket_t fd) {
   if (fd < 0 || fd >= MAX_FD)
     return NULL;
   if (fd >= m->watchers_size) {
@@ -172,7 +172,6 @@ static watcher *watch(http_multi *m, curl_socket_t fd, bool opened) {
   w->poll.data = w;
   w->multi = m;
   w->fd = fd;
-  w->opened = opened;
   uv_unref((uv_handle_t *)&w->poll);
   m->watchers[fd] = w;
   http_multi_ref(m);
@@ -200,6 +199,13 @@ static void on_socket(uv_poll_t *poll, int status, int events) {
   call_curl(m, w->fd, flags);
 }
 
+static void want(watcher *w, int events) {
+  if (w->events != events && uv_poll_start(&w->poll, events, on_socket) == 0)
+    w->events = events;
+  w->wanted = true;
+  uv_ref((uv_handle_t *)&w->poll);
+}
+
 /* CURLMOPT_SOCKETFUNCTION. A connection that becomes idle stays in libuv's set, unreferenced: most are used again at
 ** once, and each change of the set is a system call. */
 static int socket_wanted(CURL *easy, curl_socket_t fd, int what, void *data, void *unused) {
@@ -213,20 +219,19 @@ static int socket_wanted(CURL *easy, curl_socket_t fd, int what, void *data, voi
       return 0;
     w->wanted = false;
     uv_unref((uv_handle_t *)&w->poll);
-    if (!w->opened)
+    if (!w->connected)
       forget(w);
     return 0;
   }
-  if (w == NULL && (w = watch(m, fd, false)) == NULL)
+  if (w == NULL && (w = watch(m, fd)) == NULL)
     return -1;
-  int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-  if (w->events != events && uv_poll_start(&w->poll, events, on_socket) == 0)
-    w->events = events;
-  w->wanted = true;
-  uv_ref((uv_handle_t *)&w->poll);
+  w->connected = w->connected || what == CURL_POLL_IN;
+  want(w, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0));
   return 0;
 }
 
+/* CURLOPT_OPENSOCKETFUNCTION. One that had the same number was closed behind our back, as curl does it while it
+** connects; to curl both are one, so what it wants of the old it will not say again. */
 static curl_socket_t open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *address) {
   (void)purpose;
   http_multi *m = data;
@@ -235,14 +240,22 @@ static curl_socket_t open_socket(void *data, curlsocktype purpose, struct curl_s
   int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
   if (fd < 0)
     return CURL_SOCKET_BAD;
-  if (watch(m, fd, true) == NULL) {
+  watcher *old = watcher_at(m, fd);
+  int events = old != NULL && old->wanted ? old->events : 0;
+  if (old != NULL)
+    forget(old);
+  watcher *w = watch(m, fd);
+  if (w == NULL) {
     close(fd);
     errno = ENOMEM;
     return CURL_SOCKET_BAD;
   }
+  if (events != 0)
+    want(w, events);
   return fd;
 }
 
+/* CURLOPT_CLOSESOCKETFUNCTION, for sockets that were connected. */
 static int close_socket(void *data, curl_socket_t fd) {
   watcher *w = watcher_at(data, fd);
   if (w != NULL)

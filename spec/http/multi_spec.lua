@@ -1,0 +1,260 @@
+-- curl's multi interface on the loop: what is under way, what is idle, and how both end.
+local agather = require "agather"
+local servers = require "spec.support.servers"
+local support = require "spec.support"
+
+local http = agather.http
+
+local function fine(_, stream)
+  servers.respond(stream, "200 OK", nil, "fine")
+  return true
+end
+
+local function silent() agather.sleep(60) end
+
+-- A server in a process of its own that answers all with a file, and hangs after the head with another.
+local function with_nginx(run)
+  local nginx = servers.nginx({ ["a.txt"] = "a", slow = ("x"):rep(1 << 20) })
+  if not nginx then return pending("nginx is missing") end
+  local ok, err = pcall(run, nginx)
+  nginx.stop()
+  if not ok then error(err, 0) end
+end
+
+describe("a request", function()
+  it("is cancelled at every point, and leaves nothing", function()
+    servers.with(function(_, stream)
+      agather.sleep(0.002)
+      stream:write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+      agather.sleep(0.002)
+      stream:write("abc")
+      agather.sleep(0.002)
+      stream:write("def")
+      return true
+    end, function(base)
+      local client <close> = http.Client { limits = { max_connections = 2 } }
+      local named = base:gsub("127.0.0.1", "localhost.localdomain")
+      for turns = 0, 60 do
+        for _, url in ipairs { base, named } do
+          local task = agather.spawn(function() return client:get(url, { timeout = 5 }):text() end)
+          local stream = agather.spawn(function()
+            local response <close> = client:stream("POST", url, { body = "x" })
+            return response:text()
+          end)
+          support.turns(turns)
+          task:cancel()
+          stream:cancel()
+          pcall(agather.await, task)
+          pcall(agather.await, stream)
+          assert.is_true(task:done() and stream:done())
+        end
+        if turns % 10 == 0 then collectgarbage() end
+      end
+      assert.equal("abcdef", client:get(base):text()) -- all places are free again
+      assert.equal("abcdef", client:get(base):text())
+    end)
+  end)
+
+  it("can be cancelled with a thousand others: all end at once, and the loop goes on meanwhile", function()
+    with_nginx(function(nginx)
+      agather.run(function()
+        local loop = agather.get_running_loop()
+        local client <close> = http.Client { limits = false }
+        client:get(nginx.url .. "/a.txt")
+        local before = servers.descriptors()
+        local count = 900 -- with what else is open, fewer than 1,024 descriptors
+        local begun, tasks = 0, {}
+        for i = 1, count do
+          tasks[i] = agather.spawn(function()
+            local response <close> = client:stream("GET", nginx.url .. "/slow")
+            begun = begun + 1
+            return response:text()
+          end)
+        end
+        while begun < count do agather.sleep(0.01) end
+        for i = 1, 100 do -- and some that wait for their head
+          tasks[count + i] = agather.spawn(client.get, client, nginx.url .. "/slow")
+        end
+        local worst, last, ticking = 0, loop:time(), true
+        local ticker = agather.spawn(function()
+          while ticking do
+            agather.sleep(0)
+            local now = loop:time()
+            worst = math.max(worst, now - last)
+            last = now
+          end
+        end)
+        agather.sleep(0)
+        local started = loop:time()
+        for _, task in ipairs(tasks) do task:cancel() end
+        agather.wait(tasks)
+        local ended = loop:time()
+        for _, task in ipairs(tasks) do assert.is_true(task:cancelled()) end
+        agather.sleep(0.2)
+        ticking = false
+        ticker:await()
+        local allowed = servers.slow and 0.2 or 0.02
+        assert.is_true(worst < allowed, ("the loop stood still for %.1f ms"):format(worst * 1000))
+        assert.is_true(ended - started < 10 * allowed, ("ended after %.1f ms"):format((ended - started) * 1000))
+        assert.is_true(servers.descriptors() <= before + 1)
+        assert.equal("a", client:get(nginx.url .. "/a.txt"):text())
+      end)
+    end)
+  end)
+
+  it("of ten thousand, a hundred at a time, brings its body, and descriptors stay as they were", function()
+    with_nginx(function(nginx)
+      agather.run(function()
+        local client <close> = http.Client {}
+        local function get() return client:get(nginx.url .. "/a.txt"):text() end
+        local items = {}
+        for i = 1, 1000 do items[i] = i end
+        agather.map(get, items, { limit = 100 })
+        collectgarbage()
+        local descriptors, memory = servers.descriptors(), collectgarbage("count")
+        for _ = 1, servers.slow and 1 or 9 do
+          local results = agather.map(get, items, { limit = 100 })
+          for i = 1, 1000 do assert(results[i] == "a") end
+        end
+        collectgarbage()
+        assert.is_true(servers.descriptors() <= descriptors)
+        assert.is_true(collectgarbage("count") < memory + 200)
+      end)
+    end)
+  end)
+end)
+
+describe("an idle connection", function()
+  it("does not keep a program alive, and is not waited for by one that deadlocks", function()
+    with_nginx(function(nginx)
+      local output, status = support.script(([[
+        local http = agather.http
+        agather.run(function() print(http.get("%s/a.txt"):text()) end)
+        print(pcall(agather.run, function()
+          http.get("%s/a.txt")
+          agather.future():await()
+        end))
+      ]]):format(nginx.url, nginx.url))
+      assert.equal(0, status)
+      assert.truthy(output:find("^a\nfalse\t"), output)
+      assert.truthy(output:find("deadlock", 1, true) or output:find("waits", 1, true), output)
+    end)
+  end)
+
+  it("that its server closes costs no processor time", function()
+    servers.with(function(_, stream)
+      servers.respond(stream, "200 OK")
+    end, function(base)
+      local client <close> = http.Client {}
+      for _ = 1, 3 do client:get(base) end
+      local used = os.clock()
+      agather.sleep(0.1)
+      assert.is_true(os.clock() - used < 0.05)
+    end)
+  end)
+end)
+
+describe("a loop that closes", function()
+  it("ends requests under way, whatever their tasks do", function()
+    local before
+    for round = 1, 3 do
+      agather.run(function()
+        local base = servers.own(silent)
+        local client = http.Client {}
+        for _ = 1, 5 do
+          agather.spawn(client.get, client, base)
+          agather.spawn(function() -- would rather not be cancelled
+            pcall(client.get, client, base)
+            pcall(client.get, client, base)
+          end)
+          agather.spawn(function()
+            local response = client:stream("GET", base)
+            return response:text()
+          end)
+        end
+        agather.sleep(0.01)
+      end)
+      collectgarbage()
+      local now = servers.descriptors()
+      before = before or now
+      assert.is_true(now <= before, "round " .. round)
+    end
+  end)
+
+  it("leaves streams that are kept as closed ones", function()
+    local kept, next_piece
+    servers.with(function(_, stream)
+      stream:write("HTTP/1.1 200 OK\r\n\r\nabc")
+      agather.sleep(60)
+    end, function(base)
+      kept = http.stream("GET", base)
+      next_piece = kept:chunks()
+      assert.equal("abc", next_piece())
+    end)
+    agather.run(function()
+      local err = support.raises("the loop has closed", next_piece)
+      assert.is_true(agather.is_error(err, http.ProtocolError))
+    end)
+    kept:close()
+  end)
+
+  it("is followed by another, in which a client goes on", function()
+    local client <close> = http.Client {}
+    for _ = 1, 3 do
+      servers.with(fine, function(base) assert.equal("fine", client:get(base):text()) end)
+    end
+  end)
+
+  it("may be one of two that run in turn", function()
+    local one <close> = agather.Runner()
+    local other <close> = agather.Runner()
+    for _ = 1, 3 do
+      for _, runner in ipairs { one, other } do
+        assert.equal("fine", runner:run(function()
+          local base = servers.own(fine)
+          return http.get(base):text()
+        end))
+      end
+    end
+  end)
+end)
+
+describe("requests started together", function()
+  it("are given to curl over several turns, each in its order", function()
+    servers.with(fine, function(base)
+      local client <close> = http.Client { limits = false }
+      local jobs = {}
+      for i = 1, 200 do jobs[i] = function() return client:get(base, { params = { i = i } }).url end end
+      local results = agather.gather_list(jobs):await()
+      for i = 1, 200 do assert.equal(base .. "/?i=" .. i, results[i]) end
+    end)
+  end)
+
+  it("may be cancelled before curl has them", function()
+    servers.with(fine, function(base, state)
+      local client <close> = http.Client { limits = false }
+      local tasks = {}
+      for i = 1, 200 do tasks[i] = agather.spawn(client.get, client, base) end
+      agather.sleep(0)
+      for _, task in ipairs(tasks) do task:cancel() end
+      agather.wait(tasks)
+      assert.is_true(#state.requests < 200)
+      assert.equal("fine", client:get(base):text())
+    end)
+  end)
+
+  it("for one name look it up once", function()
+    servers.with(fine, function(base)
+      local curl = require "agather.curl"
+      local original, calls = curl.resolve, 0
+      curl.resolve = function(...)
+        calls = calls + 1
+        return original(...)
+      end
+      local restored <close> = support.closing(function() curl.resolve = original end)
+      local named = base:gsub("127.0.0.1", "localhost")
+      agather.map(function() return http.get(named) end, { 1, 2, 3, 4, 5 })
+      assert.equal(1, calls)
+    end)
+  end)
+end)
