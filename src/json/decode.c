@@ -39,7 +39,7 @@ static void push_object(lua_State *L, json_t *value, int depth) {
 }
 
 static void push_value(lua_State *L, json_t *value, int depth) {
-  if (depth > JSON_MAX_DEPTH)
+  if (depth >= JSON_MAX_DEPTH && (json_is_array(value) || json_is_object(value)))
     luaL_error(L, "nested deeper than %d levels", JSON_MAX_DEPTH);
   luaL_checkstack(L, 4, "JSON nested too deep");
   switch (json_typeof(value)) {

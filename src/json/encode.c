@@ -272,7 +272,7 @@ static void put_value(writer *w, const place *at) {
   lua_State *L = w->L;
   size_t n;
   lua_Integer length;
-  if (at->depth > JSON_MAX_DEPTH)
+  if (at->depth >= JSON_MAX_DEPTH && lua_istable(L, -1))
     luaL_error(L, "nested deeper than %d levels, or within itself", JSON_MAX_DEPTH);
   luaL_checkstack(L, 10, "nested too deep");
   switch (lua_type(L, -1)) {
