@@ -40,6 +40,9 @@ local expected = {
     .. "Something bad happened\tnil\tnil\tnil\tnil\tnil\tnil\tnil\tnil\tnil\nmain done\n",
   tls_client = "TLSv1.3\tchat\tCN=localhost\nyou said hello\n"
     .. "false\tDEPTH_ZERO_SELF_SIGNED_CERT\tself-signed certificate: CN=localhost\n",
+  http_posts = "Post 1: title of post 1\nPost 2: title of post 2\nPost 3: title of post 3\n",
+  http_posts_list = "title of post 1\ntitle of post 2\ntitle of post 3\ntitle of post 4\ntitle of post 5\n",
+  http_posts_errors = "Post 1: title of post 1\nPost 2 failed: No data for post 99999\nPost 3: title of post 3\n",
   gather_cancelled_child_raises = "main starting\n>task 0 executing\n>task 1 executing\nfalse\tCancelledError\n",
 }
 
@@ -61,5 +64,16 @@ describe("example", function()
     assert.equal(6, #lines)
     assert.equal("Post 1: title of post 1", lines[1])
     assert.equal("Post 6 failed: post 99999: status 404", lines[6])
+  end)
+
+  it("crawl finds each page once, tries again where the site stumbles, and counts", function()
+    local lines = {}
+    for line in output("crawl"):gmatch("[^\n]+") do lines[#lines + 1] = line end
+    assert.equal("page  status   bytes  tries", lines[1])
+    assert.equal("/        200      60      1", lines[2])
+    assert.equal("/5       200      64      2", lines[7])
+    assert.equal("/7       404       0      1", lines[9])
+    assert.equal("34 pages, 1 failed, 1252 bytes, 40 requests", lines[#lines])
+    assert.equal(36, #lines)
   end)
 end)
