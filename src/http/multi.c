@@ -48,6 +48,7 @@ struct http_multi {
   uv_idle_t worker; /* active while jobs are queued or dropped */
   uv_prepare_t turn;
   uint64_t sweep_at, turn_end;
+  bool turn_begins;
   CURLM *curl;
   struct job_list queued, running, dropped;
   size_t jobs;
@@ -56,8 +57,8 @@ struct http_multi {
   int watchers_size;
   size_t refs; /* libuv handles that are not closed, and holders */
   bool closed;
-  bool trim; /* close idle connections once no job is there */
-  bool kick; /* call curl as if its timer were due */
+  bool trim;  /* close idle connections once no job is there */
+  bool woken; /* a task has become ready in this phase of libuv's loop */
 };
 
 void http_multi_ref(http_multi *m) { m->refs++; }
@@ -71,7 +72,16 @@ void http_multi_unref(http_multi *m) {
 
 bool http_multi_closed(const http_multi *m) { return m->closed; }
 
+void http_multi_wake(http_multi *m, ag_wait *wait) {
+  if (!ag_waiting(wait))
+    return;
+  m->woken = true;
+  ag_wake(wait);
+}
+
 uint64_t http_multi_now(const http_multi *m) { return uv_now(m->loop); }
+
+static bool out_of_time(const http_multi *m) { return uv_hrtime() > m->turn_end; }
 
 /* ---- Finished jobs ---- */
 
@@ -189,7 +199,10 @@ static void on_socket(uv_poll_t *poll, int status, int events) {
     w->events = 0;
     return;
   }
-  if (uv_hrtime() > m->turn_end && status >= 0)
+  if (m->turn_begins)
+    m->turn_end = uv_hrtime() + TURN_NS;
+  m->turn_begins = false;
+  if (out_of_time(m) && status >= 0)
     return; /* others want a turn; the socket is still ready in the next one */
   int flags = status < 0 ? CURL_CSELECT_ERR : 0;
   if (events & UV_READABLE)
@@ -272,10 +285,21 @@ bool http_multi_adopt(http_multi *m, CURL *easy) {
 
 /* ---- curl's timer ---- */
 
+static void on_worker(uv_idle_t *worker);
+
+/* libuv calls timers before it waits, and would wait although they made a task ready: an active idle handle makes it
+** only look. */
+static void dont_sleep_on(http_multi *m) {
+  if (m->woken)
+    uv_idle_start(&m->worker, on_worker);
+}
+
 static void on_timer(uv_timer_t *timer) {
   http_multi *m = timer->data;
+  m->woken = false;
   if (m->curl != NULL)
     call_curl(m, CURL_SOCKET_TIMEOUT, 0);
+  dont_sleep_on(m);
 }
 
 /* CURLMOPT_TIMERFUNCTION: a new time takes the place of the old one; 0 is the next look at libuv, never at once. */
@@ -338,8 +362,6 @@ static void drop_later(http_job *job) {
   m->jobs++;
 }
 
-static void on_worker(uv_idle_t *worker);
-
 static uint64_t sweep_list(struct job_list *list, uint64_t now, uint64_t next) {
   for (http_job *job = TAILQ_FIRST(list), *following; job != NULL; job = following) {
     following = TAILQ_NEXT(job, link);
@@ -366,8 +388,10 @@ static void on_sweep(uv_timer_t *timer) {
   http_multi *m = timer->data;
   uint64_t now = uv_now(m->loop);
   m->sweep_at = 0;
+  m->woken = false;
   uint64_t next = sweep_list(&m->queued, now, 0);
   sweep_before(m, sweep_list(&m->running, now, next));
+  dont_sleep_on(m);
 }
 
 /* ---- Starting and dropping ---- */
@@ -385,8 +409,6 @@ static void give_to_curl(http_job *job) {
   job->ended(job, CURLE_OUT_OF_MEMORY, HTTP_CURL);
 }
 
-static bool out_of_time(const http_multi *m) { return uv_hrtime() > m->turn_end; }
-
 static void work_off_dropped(http_multi *m) {
   http_job *job;
   while ((job = TAILQ_FIRST(&m->dropped)) != NULL && !out_of_time(m)) {
@@ -401,18 +423,16 @@ static void work_off_dropped(http_multi *m) {
 static void on_worker(uv_idle_t *worker) {
   http_multi *m = worker->data;
   m->turn_end = uv_hrtime() + TURN_NS; /* libuv calls this before on_turn */
+  m->woken = false;
   work_off_dropped(m);
-  if (m->kick && m->curl != NULL)
-    call_curl(m, CURL_SOCKET_TIMEOUT, 0);
-  m->kick = false;
   http_job *job;
   while ((job = TAILQ_FIRST(&m->queued)) != NULL && m->added < MAX_ADDED && !out_of_time(m))
     give_to_curl(job);
-  if (TAILQ_EMPTY(&m->dropped) && TAILQ_EMPTY(&m->queued))
+  if (TAILQ_EMPTY(&m->dropped) && TAILQ_EMPTY(&m->queued) && !m->woken)
     uv_idle_stop(worker);
 }
 
-static void on_turn(uv_prepare_t *turn) { ((http_multi *)turn->data)->turn_end = uv_hrtime() + TURN_NS; }
+static void on_turn(uv_prepare_t *turn) { ((http_multi *)turn->data)->turn_begins = true; }
 
 static CURLM *new_curl(http_multi *m) {
   CURLM *curl = curl_multi_init();
@@ -465,9 +485,6 @@ bool http_multi_drop(http_job *job) {
 CURLcode http_multi_pause(http_job *job, int mask) {
   if (job->state != HTTP_RUNNING)
     return CURLE_OK;
-  /* curl asks for its timer to go on, but not again when it thinks that the last one is still to come. */
-  job->multi->kick = true;
-  uv_idle_start(&job->multi->worker, on_worker);
   return curl_easy_pause(job->easy, mask);
 }
 

@@ -48,6 +48,8 @@ void http_multi_ref(http_multi *m);
 void http_multi_unref(http_multi *m);
 /* Whether the loop has closed; then nothing is done by it any more. */
 bool http_multi_closed(const http_multi *m);
+/* ag_wake, from within callbacks of jobs: it keeps libuv from sleeping on it. */
+void http_multi_wake(http_multi *m, ag_wait *wait);
 /* Milliseconds on the loop's clock. */
 uint64_t http_multi_now(const http_multi *m);
 

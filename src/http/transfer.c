@@ -59,7 +59,7 @@ static void tell_head(transfer *t) {
     return;
   t->head_done = true;
   if (t->stream)
-    ag_wake(&t->wait);
+    http_multi_wake(t->multi, &t->wait);
 }
 
 static long status_of(const char *line, size_t n) {
@@ -111,7 +111,7 @@ static size_t on_body(char *bytes, size_t one, size_t n, void *data) {
     return refuse(t, REFUSED_MEMORY);
   t->seen += (curl_off_t)n;
   if (t->stream)
-    ag_wake(&t->wait);
+    http_multi_wake(t->multi, &t->wait);
   return n;
 }
 
@@ -126,7 +126,7 @@ static size_t on_upload(char *into, size_t one, size_t n, void *data) {
     return 0;
   if (have == 0) {
     t->upload_paused = t->job.stalled = true;
-    ag_wake(&t->wait);
+    http_multi_wake(t->multi, &t->wait);
     return CURL_READFUNC_PAUSE;
   }
   if (n > have)
@@ -204,7 +204,7 @@ static void on_ended(http_job *job, CURLcode code, http_end why) {
   t->why = why;
   if (job->state == HTTP_IDLE)
     clear_curl(t);
-  ag_wake(&t->wait);
+  http_multi_wake(t->multi, &t->wait);
   free_if_unused(t);
 }
 
@@ -222,7 +222,7 @@ static void stop(transfer *t) {
     if (http_multi_drop(&t->job))
       clear_curl(t);
   }
-  ag_wake(&t->wait);
+  http_multi_wake(t->multi, &t->wait);
 }
 
 static transfer *check_transfer(lua_State *L) {
