@@ -261,17 +261,4 @@ describe("requests started together", function()
       assert.equal("fine", client:get(base):text())
     end)
   end)
-
-  it("for one name look it up once", function()
-    agather.run(function()
-      local tasks = {}
-      for i = 1, 5 do tasks[i] = agather.spawn(http.get, "http://nosuch.invalid") end
-      agather.sleep(0)
-      assert.equal(1 + 5 + 1, #agather.all_tasks()) -- this one, the requests, a look-up
-      for _, task in ipairs(tasks) do
-        local err = support.raises("cannot resolve nosuch.invalid", agather.await, task)
-        assert.is_true(agather.is_error(err, http.ConnectError))
-      end
-    end)
-  end)
 end)

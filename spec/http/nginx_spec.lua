@@ -37,7 +37,7 @@ describe("nginx", function()
     assert.equal("hello", client:get("hello.txt"):text())
     local err = support.raises("certificate", http.get, nginx.tls_url .. "/hello.txt")
     assert.is_true(agather.is_error(err, http.TLSError))
-    assert.is_true(agather.is_error(err, http.Error))
+    assert.is_true(agather.is_error(err, agather.TLSError))
     assert.equal("hello", http.get(nginx.tls_url .. "/hello.txt", { verify = false }):text())
   end))
 

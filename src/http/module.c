@@ -14,7 +14,6 @@ int luaopen_agather_curl(lua_State *L) {
   http_open_transfer(L);
   http_open_share(L);
   http_open_url(L);
-  http_open_resolve(L);
   lua_pushstring(L, curl_version_info(CURLVERSION_NOW)->version);
   lua_setfield(L, -2, "version");
   return 1;

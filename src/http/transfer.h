@@ -63,6 +63,5 @@ void http_request_set(lua_State *L, int index, transfer *t);
 void http_open_transfer(lua_State *L);
 void http_open_share(lua_State *L);
 void http_open_url(lua_State *L);
-void http_open_resolve(lua_State *L);
 
 #endif

@@ -8,7 +8,6 @@ local errors = require "agather.http.errors"
 local Headers = require "agather.http.headers"
 local options_of = require "agather.http.options"
 local proxy = require "agather.http.proxy"
-local resolve = require "agather.http.resolve"
 local Response = require "agather.http.response"
 local url = require "agather.http.url"
 
@@ -50,10 +49,14 @@ end
 
 -- A line for CURLOPT_RESOLVE; "+": it is not kept longer than any other answer.
 local function lookup_line(hop, host, port)
-  local addresses, problem = in_time(hop, resolve, host)
-  if not addresses or #addresses == 0 then
-    errors.raise(errors.ConnectError, hop, ("cannot resolve %s: %s"):format(host, problem or "no address"),
-      { host = host })
+  local ok, found = agather.pcall(in_time, hop, agather.dns.resolve, host)
+  if not ok then
+    if not agather.is_error(found, agather.OSError) then error(found, 0) end
+    errors.raise(errors.ConnectError, hop, "cannot " .. tostring(found), { code = found.code, host = host })
+  end
+  local addresses = {}
+  for place, entry in ipairs(found) do
+    addresses[place] = entry.family == "ipv6" and "[" .. entry.address .. "]" or entry.address
   end
   return ("+%s:%s:%s"):format(host, port, table.concat(addresses, ","))
 end

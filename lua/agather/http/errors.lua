@@ -3,12 +3,12 @@ local agather = require "agather"
 
 local errors = {}
 
---- What went wrong with a request; the base of all below but TimeoutError.
+--- What went wrong with a request; the base of all below but TLSError and TimeoutError, which agather itself has.
 errors.Error = agather.Error:subclass("HTTPError")
 --- No connection: the name is unknown, nobody listens, the network is away.
 errors.ConnectError = errors.Error:subclass("ConnectError")
---- The peer's certificate, or the TLS connection.
-errors.TLSError = errors.Error:subclass("TLSError")
+--- The peer's certificate, or the TLS connection; an agather.TLSError.
+errors.TLSError = agather.TLSError:subclass("TLSError")
 --- The peer broke off, or what it sent is not HTTP.
 errors.ProtocolError = errors.Error:subclass("ProtocolError")
 errors.TooManyRedirects = errors.Error:subclass("TooManyRedirects")
