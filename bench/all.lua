@@ -16,6 +16,7 @@ local enough_seconds, enough_rounds = 60, 3 -- a row that has taken so long ends
 local server_seconds, quick_server_seconds = 2, 0.4
 local units_to_time, quick_units, most_runs = 300000, 10000, 50 -- in one process: runs of a work, of so many units
 local message_size = 1024
+local requests_at_once = 100
 
 local function usage(complaint)
   io.stderr:write(complaint, "\nusage: ./run bench/all.lua [--quick] [--rounds N] [--peer NAME]... [ROW]...\nrows:")
@@ -125,7 +126,16 @@ function measurements.server(row, peer, count, options)
     row.work))
 end
 
-local command_of_kind = { tasks = "tasks", process = "tasks", startup = "startup", server = "server" }
+-- A server is started for each measurement, so that it ends whatever happens to the client.
+function measurements.client(_, peer, count)
+  local url, stop = require("bench.web").start()
+  if not url then return nil, stop end
+  local figures, message = run(("%s %s %d %d"):format(peer.client, url, count, requests_at_once))
+  stop()
+  return figures, message
+end
+
+local command_of_kind = { tasks = "tasks", process = "tasks", startup = "startup", server = "server", client = "client" }
 
 local function add_figures(result, figures)
   for key, value in pairs(figures) do

@@ -1,5 +1,6 @@
 -- Who is measured: how each is found, its version, and the commands that run its pieces of work.
---   tasks COUNT: command for the rows of tasks; server: command of its servers; startup: { plain, with the library }
+--   tasks COUNT: command for the rows of tasks; server: command of its servers; startup: { plain, with the library };
+--   client URL COUNT LIMIT: command of its HTTP client
 -- A peer that is not installed has "missing", a sentence, instead.
 local shell = require "bench.shell"
 
@@ -21,6 +22,7 @@ local function peers(top)
       version = function() return shell.capture(lua .. " -e " .. shell.quote(version)) end,
       tasks = lua .. " " .. path .. "/tasks.lua",
       server = files.server and lua .. " " .. path .. "/net.lua",
+      client = files.client and lua .. " " .. path .. "/client.lua",
       startup = files.module and
         { "lua5.4 -e ''", lua .. " -e " .. shell.quote(("require %q"):format(files.module)) },
     }
@@ -35,6 +37,16 @@ local function peers(top)
       tasks = options.tasks and ("%s %sasyncio/tasks.py %s"):format(python, here, name),
       server = ("%s %sasyncio/net.py %s"):format(python, here, name),
       startup = module and { python .. " -c pass", python .. " -c " .. shell.quote("import " .. module) },
+    }
+  end
+
+  local function python_client(name)
+    return {
+      name = name, title = name,
+      version = function()
+        return shell.capture(("%s -c 'import %s; print(%s.__version__)'"):format(python, name, name))
+      end,
+      client = ("%s %sasyncio/client.py %s"):format(python, here, name),
     }
   end
 
@@ -57,7 +69,7 @@ local function peers(top)
 
   return {
     lua_peer("agather", "agather", agather_lua, 'print(require "agather"._VERSION)',
-      { server = true, module = "agather" }),
+      { server = true, client = true, module = "agather" }),
     lua_peer("bare", "bare Lua", "lua5.4", 'print((_VERSION:gsub("Lua ", "")))', {}),
     python_peer("asyncio", "asyncio", "asyncio",
       { tasks = true, version = "print('of CPython', sys.version.split()[0])" }),
@@ -71,7 +83,10 @@ local function peers(top)
       version = function() return shell.capture("node --version") end,
       tasks = "node --expose-gc " .. here .. "node/tasks.js",
       server = "node " .. here .. "node/net.js",
+      client = "node " .. here .. "node/client.js",
     },
+    python_client("aiohttp"),
+    python_client("httpx"),
     go_peer(1),
     go_peer(2),
     {

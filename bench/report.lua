@@ -148,14 +148,15 @@ function report.print(measured)
     measured.rounds == 1 and "one round" or "up to " .. measured.rounds .. " rounds",
     measured.quick and " of --quick, whose small sizes only indicate" or "", machine.load))
   print()
-  local tasks, servers = {}, {}
+  local tasks, servers, clients = {}, {}, {}
   for _, row in ipairs(measured.rows) do
-    local group = row.kind == "server" and servers or tasks
+    local group = row.kind == "server" and servers or row.kind == "client" and clients or tasks
     group[#group + 1] = row
   end
   if #tasks > 0 then print_rows(tasks, measured, missed) end
   print_growth(measured)
   if #servers > 0 then print_rows(servers, measured, missed) end
+  if #clients > 0 then print_rows(clients, measured, missed) end
   return missed
 end
 

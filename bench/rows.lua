@@ -73,6 +73,15 @@ local rows = {
   },
   server("echo", "TCP echo of 1 KiB, 50 connections"),
   server("http", "HTTP hello world, 50 connections"),
+  {
+    name = "client", title = "HTTP client, %s requests to nginx, 100 at once", kind = "client", count = 10000,
+    quick = 1000,
+    metrics = {
+      { key = "requests_per_cpu_second", unit = "requests per s of CPU", more_is_better = true,
+        bound = { factor = 1, of = { "node", "aiohttp", "httpx" } } },
+      { key = "requests_per_second", unit = "requests/s", more_is_better = true },
+    },
+  },
 }
 
 return rows
