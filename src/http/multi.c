@@ -19,7 +19,7 @@
 #include "uv/share.h"
 
 enum {
-  TURN_NS = 4000000,     /* time that curl may take in one turn of the loop, if that can be helped */
+  TURN_NS = 2000000,     /* time that curl may take in one turn of the loop, if that can be helped */
   MAX_ADDED = 32,        /* jobs given to curl before it has looked at them */
   MAX_CONNECTIONS = 512, /* that stay open when nothing uses them */
   MAX_FD = 1 << 22

@@ -63,7 +63,7 @@ end
 
 -- The name that curl would look up is that of the proxy where there is one.
 local function look_up(hop, fields)
-  local via, problem = proxy.of(hop.options.proxy, hop.target)
+  local via, problem = proxy.of(hop.options.proxy, hop.target, hop.client.surroundings)
   if problem then errors.raise(errors.ConnectError, hop, "proxy of the environment: " .. problem) end
   local host, port = hop.target.host, hop.target.port
   if via then
@@ -375,33 +375,37 @@ local function gate_of(client, hop)
   return entry, key
 end
 
--- Takes the places that the client's limits ask for; returns a function that gives them back, once.
-local function take_places(client, hop)
+-- The places in the client's gates that a request holds.
+local Places = {}
+Places.__index = Places
+
+function Places:give_back()
+  if self.held then self.client.gate:release() end
+  if self.host_held then self.entry.gate:release() end
+  self.held, self.host_held = false, false
+  local entry = self.entry
+  if entry then
+    entry.users = entry.users - 1
+    if entry.users == 0 then self.client.hosts[self.key] = nil end
+    self.entry = nil
+  end
+end
+
+Places.__close = Places.give_back
+
+-- Waits for the places that the client's limits ask for.
+function Places:take(hop)
+  if self.entry then
+    acquire(self.entry, hop)
+    self.host_held = true
+  end
+  acquire(self.client, hop)
+  self.held = self.client.gate ~= nil
+end
+
+local function places_for(client, hop)
   local entry, key = gate_of(client, hop)
-  local held, host_held = false, false
-  local function give_back()
-    if held then client.gate:release() end
-    if host_held then entry.gate:release() end
-    held, host_held = false, false
-    if entry then
-      entry.users = entry.users - 1
-      if entry.users == 0 then client.hosts[key] = nil end
-      entry = nil
-    end
-  end
-  local ok, err = pcall(function()
-    if entry then
-      acquire({ gate = entry.gate }, hop)
-      host_held = true
-    end
-    acquire(client, hop)
-    held = client.gate ~= nil
-  end)
-  if not ok then
-    give_back()
-    error(err, 0)
-  end
-  return give_back
+  return setmetatable({ client = client, entry = entry, key = key }, Places)
 end
 
 local function begin(hop)
@@ -415,26 +419,32 @@ local function check_open(client, name)
   if not agather.current_task() then error(agather.RuntimeError(name .. ": use it inside a task"), 0) end
 end
 
-local scope_metatable = {
-  __close = function(scope)
-    scope.give_back()
-    if scope.made and scope.made.close then scope.made.close() end
-  end,
-}
+local closing_body = { __close = function(made) if made.body.close then made.body.close() end end }
+
+-- What closes the files of a body; nothing for most.
+local function closer_of(hop)
+  return hop.body and hop.body.close and setmetatable({ body = hop.body }, closing_body) or nil
+end
 
 local function run_whole(client, hop)
   begin(hop)
-  local made = hop.body
-  local _ <close> = setmetatable({ give_back = take_places(client, hop), made = made }, scope_metatable)
+  local _ <close> = closer_of(hop)
+  local places <close> = places_for(client, hop)
+  places:take(hop)
   return hops(hop, false)
 end
 
+-- The response holds the places until it is closed.
 local function run_stream(client, hop)
   begin(hop)
-  local scope <close> = setmetatable({ give_back = take_places(client, hop), made = hop.body }, scope_metatable)
+  local _ <close> = closer_of(hop)
+  local places = places_for(client, hop)
+  local kept = false
+  local _ <close> = setmetatable({}, { __close = function() if not kept then places:give_back() end end })
+  places:take(hop)
   local response = hops(hop, true)
-  response._done = scope.give_back
-  scope.give_back = function() end
+  response._done = places
+  kept = true
   return response
 end
 
@@ -524,7 +534,7 @@ local function Client(options, shared)
   local self = setmetatable({
     settings = options, headers = headers, plain_lines = Headers.lines(headers), share = share, hosts = {},
     gate = limits.max_connections and agather.Semaphore(limits.max_connections),
-    keepalive = limits.keepalive_expiry,
+    keepalive = limits.keepalive_expiry, surroundings = proxy.environment(),
   }, metatable)
   if not shared then open_clients = open_clients + 1 end
   for _, cookie in ipairs(options.first_cookies) do share:set_cookie(cookie) end

@@ -48,21 +48,28 @@ local function environment(...)
   end
 end
 
---- The proxy for a target: its url, scheme, host and port; nil for none. HTTP_PROXY in capitals is not read: where
---- programs run as CGI, a client's header named Proxy would set it.
-function proxy.of(value, target)
+--- What the environment says now, for `proxy.of`. HTTP_PROXY in capitals is not read: where programs run as CGI, a
+--- client's header named Proxy would set it.
+function proxy.environment()
+  return {
+    http = environment("http_proxy", "all_proxy", "ALL_PROXY"),
+    https = environment("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
+    except = environment("no_proxy", "NO_PROXY") or "",
+  }
+end
+
+--- The proxy for a target: its url, scheme, host and port; nil for none, or nil and what is wrong with the one of the
+--- environment.
+---@param value string|false|nil the option: nil looks into the environment
+---@param target table
+---@param surroundings table of proxy.environment
+function proxy.of(value, target, surroundings)
   if value == false then return nil end
   if value == nil then
-    if target.scheme == "https" then
-      value = environment("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-    else
-      value = environment("http_proxy", "all_proxy", "ALL_PROXY")
-    end
-    if not value or excepted(target.host, environment("no_proxy", "NO_PROXY") or "") then return nil end
+    value = surroundings[target.scheme]
+    if not value or excepted(target.host, surroundings.except) then return nil end
   end
-  local parts, problem = parse(value)
-  if not parts then return nil, problem end
-  return parts
+  return parse(value)
 end
 
 return proxy

@@ -17,7 +17,7 @@ local methods = {}
 local metatable = { __name = "agather.http.Response" }
 
 -- Fields with an underscore: _head (text), _body (text, when all has come), _transfer (while it comes), _limits, and
--- _done, which gives back the client's place.
+-- _done, the client's places that it holds.
 function metatable.__index(self, name)
   local method = methods[name]
   if method then return method end
@@ -36,7 +36,7 @@ local function finish(self)
   local transfer, done = rawget(self, "_transfer"), rawget(self, "_done")
   self._transfer, self._done = nil, nil
   if transfer then transfer:close() end
-  if done then done() end
+  if done then done:give_back() end
 end
 
 --- Ends a stream: the connection is given up unless all has been read. Again is harmless.
