@@ -58,6 +58,14 @@ describe("a client", function()
     end)
   end)
 
+  it("keeps no connection that may not be idle at all", function()
+    servers.with(fine, function(base, state)
+      local client <close> = http.Client { limits = { keepalive_expiry = 0 } }
+      for _ = 1, 3 do client:get(base) end
+      assert.equal(3, state.connections)
+    end)
+  end)
+
   it("makes a new connection when the old one has been closed meanwhile", function()
     local keep = false
     servers.with(function(_, stream)
@@ -363,6 +371,42 @@ describe("a proxy", function()
     assert.truthy(output:find("^404\n"), output)
     assert.truthy(output:find("cannot resolve sub.direct.invalid", 1, true), output)
     assert.truthy(output:find("cannot resolve nosuch.invalid", 1, true), output)
+  end)
+
+  it("is a tunnel for TLS, and sees neither headers nor the certificate", function()
+    local nginx = servers.nginx { ["hello.txt"] = "hello" }
+    if not nginx then return pending("nginx is missing") end
+    local function pump(from, to)
+      agather.pcall(function()
+        for piece in function() return from:read(65536) end do to:write(piece) end
+        to:shutdown()
+      end)
+    end
+    local ok, err = pcall(servers.with, function(request, stream)
+      if request.target ~= "localhost:" .. nginx.tls_port then
+        return servers.respond(stream, "403 Elsewhere")
+      end
+      local there <close> = agather.net.connect("127.0.0.1", nginx.tls_port)
+      stream:write("HTTP/1.1 200 Go\r\nX-From: proxy\r\n\r\n")
+      local back = agather.spawn(pump, there, stream)
+      pump(stream, there)
+      back:await()
+    end, function(base, state)
+      local through = { proxy = base:gsub("//", "//me:pass@"), verify = nginx.ca, headers = { Secret = "x" } }
+      local response = http.get(nginx.tls_url .. "/hello.txt", through)
+      assert.equal("hello", response:text())
+      assert.is_nil(response.headers["X-From"])
+      local request = state.requests[1]
+      assert.equal("CONNECT", request.method)
+      assert.equal("Basic bWU6cGFzcw==", request.headers["proxy-authorization"])
+      assert.is_nil(request.headers.secret)
+      local stream_of <close> = http.stream("GET", nginx.tls_url .. "/hello.txt", through)
+      assert.equal("hello", stream_of:text())
+      local problem = support.raises("403", http.get, "https://elsewhere.invalid/", through)
+      assert.is_nil(tostring(problem):find("pass@", 1, true))
+    end)
+    nginx.stop()
+    assert.is_true(ok, err)
   end)
 
   it("that cannot be reached is a ConnectError", function()

@@ -35,7 +35,12 @@ typedef struct watcher {
   int events;     /* what libuv watches for */
   bool wanted;    /* curl waits for it, so the program does */
   bool connected; /* then curl tells us when it closes it; before that it does not */
+  bool is_late;   /* on [late]: ready, and its turn has not come; [flags] say for what */
+  int flags;
+  TAILQ_ENTRY(watcher) link;
 } watcher;
+
+TAILQ_HEAD(watcher_list, watcher);
 
 TAILQ_HEAD(job_list, http_job);
 
@@ -45,12 +50,13 @@ struct http_multi {
   uv_loop_t *loop;
   uv_timer_t timer; /* the one that curl asked for */
   uv_timer_t sweep; /* the next deadline of a job, or earlier */
-  uv_idle_t worker; /* active while jobs are queued or dropped */
+  uv_idle_t worker; /* active while jobs are queued or dropped, or sockets late */
   uv_prepare_t turn;
   uint64_t sweep_at, turn_end;
   bool turn_begins;
   CURLM *curl;
   struct job_list queued, running, dropped;
+  struct watcher_list late;
   size_t jobs;
   int added; /* jobs given to curl since it was last called */
   watcher **watchers;
@@ -145,8 +151,16 @@ static void on_watcher_closed(uv_handle_t *handle) {
   http_multi_unref(m);
 }
 
+static void not_late(watcher *w) {
+  if (w->is_late)
+    TAILQ_REMOVE(&w->multi->late, w, link);
+  w->is_late = false;
+  w->flags = 0;
+}
+
 /* Stops watching for good. The descriptor may be closed right after. */
 static void forget(watcher *w) {
+  not_late(w);
   w->multi->watchers[w->fd] = NULL;
   w->wanted = false;
   if (!uv_is_closing((uv_handle_t *)&w->poll))
@@ -188,6 +202,8 @@ static watcher *watch(http_multi *m, curl_socket_t fd) {
   return w;
 }
 
+static void on_worker(uv_idle_t *worker);
+
 static void on_socket(uv_poll_t *poll, int status, int events) {
   watcher *w = poll->data;
   http_multi *m = w->multi;
@@ -202,14 +218,21 @@ static void on_socket(uv_poll_t *poll, int status, int events) {
   if (m->turn_begins)
     m->turn_end = uv_hrtime() + TURN_NS;
   m->turn_begins = false;
-  if (out_of_time(m) && status >= 0)
-    return; /* others want a turn; the socket is still ready in the next one */
   int flags = status < 0 ? CURL_CSELECT_ERR : 0;
   if (events & UV_READABLE)
     flags |= CURL_CSELECT_IN;
   if (events & UV_WRITABLE)
     flags |= CURL_CSELECT_OUT;
-  call_curl(m, w->fd, flags);
+  if (!out_of_time(m) && TAILQ_EMPTY(&m->late)) {
+    call_curl(m, w->fd, flags);
+    return;
+  }
+  /* Others want a turn. In the order they came, so that busy sockets do not keep others from theirs. */
+  w->flags |= flags;
+  if (!w->is_late)
+    TAILQ_INSERT_TAIL(&m->late, w, link);
+  w->is_late = true;
+  uv_idle_start(&m->worker, on_worker);
 }
 
 static void want(watcher *w, int events) {
@@ -231,6 +254,7 @@ static int socket_wanted(CURL *easy, curl_socket_t fd, int what, void *data, voi
     if (w == NULL)
       return 0;
     w->wanted = false;
+    not_late(w);
     uv_unref((uv_handle_t *)&w->poll);
     if (!w->connected)
       forget(w);
@@ -284,8 +308,6 @@ bool http_multi_adopt(http_multi *m, CURL *easy) {
 }
 
 /* ---- curl's timer ---- */
-
-static void on_worker(uv_idle_t *worker);
 
 /* libuv calls timers before it waits, and would wait although they made a task ready: an active idle handle makes it
 ** only look. */
@@ -420,15 +442,26 @@ static void work_off_dropped(http_multi *m) {
     http_multi_trim(m);
 }
 
+static void work_off_late(http_multi *m) {
+  watcher *w;
+  while ((w = TAILQ_FIRST(&m->late)) != NULL && !out_of_time(m)) {
+    int flags = w->flags;
+    not_late(w);
+    call_curl(m, w->fd, flags);
+  }
+}
+
 static void on_worker(uv_idle_t *worker) {
   http_multi *m = worker->data;
-  m->turn_end = uv_hrtime() + TURN_NS; /* libuv calls this before on_turn */
   m->woken = false;
+  m->turn_end = uv_hrtime() + TURN_NS; /* libuv calls this before on_turn */
+  work_off_late(m);
+  m->turn_end = uv_hrtime() + TURN_NS; /* neither keeps the other from its turn */
   work_off_dropped(m);
   http_job *job;
   while ((job = TAILQ_FIRST(&m->queued)) != NULL && m->added < MAX_ADDED && !out_of_time(m))
     give_to_curl(job);
-  if (TAILQ_EMPTY(&m->dropped) && TAILQ_EMPTY(&m->queued) && !m->woken)
+  if (TAILQ_EMPTY(&m->late) && TAILQ_EMPTY(&m->dropped) && TAILQ_EMPTY(&m->queued) && !m->woken)
     uv_idle_stop(worker);
 }
 
@@ -533,6 +566,7 @@ static http_multi *new_multi(uv_loop_t *loop) {
   http_multi *m = calloc(1, sizeof *m);
   if (m == NULL)
     return NULL;
+  TAILQ_INIT(&m->late);
   TAILQ_INIT(&m->queued);
   TAILQ_INIT(&m->running);
   TAILQ_INIT(&m->dropped);

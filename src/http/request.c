@@ -176,7 +176,9 @@ void http_request_set(lua_State *L, int index, transfer *t) {
   if (field_true(L, index, "decompress"))
     curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
   lua_Integer keepalive = field_integer(L, index, "keepalive", -1);
-  if (keepalive >= 0)
+  if (keepalive == 0)
+    curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+  else if (keepalive > 0)
     curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long)keepalive);
   t->stream = field_true(L, index, "stream");
   t->max_body = (curl_off_t)field_integer(L, index, "max_body", -1);

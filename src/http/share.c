@@ -31,23 +31,36 @@ static http_share *check_share(lua_State *L) {
   return share;
 }
 
+static int lines_gc(lua_State *L) {
+  struct curl_slist **lines = lua_touserdata(L, 1);
+  curl_slist_free_all(*lines);
+  *lines = NULL;
+  return 0;
+}
+
 /* share:cookies(): a list of lines in Netscape's format. */
 static int share_cookies(lua_State *L) {
   http_share *share = check_share(L);
   lua_newtable(L);
+  struct curl_slist **lines = lua_newuserdatauv(L, sizeof *lines, 0); /* frees them when an error comes */
+  *lines = NULL;
+  if (luaL_newmetatable(L, "agather.http.Lines")) {
+    lua_pushcfunction(L, lines_gc);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, -2);
   CURL *easy = curl_easy_init();
   if (easy == NULL)
     return luaL_error(L, "not enough memory");
-  struct curl_slist *lines = NULL;
   curl_easy_setopt(easy, CURLOPT_SHARE, share->curl);
-  curl_easy_getinfo(easy, CURLINFO_COOKIELIST, &lines);
-  lua_Integer n = 0;
-  for (struct curl_slist *line = lines; line != NULL; line = line->next) {
-    lua_pushstring(L, line->data);
-    lua_rawseti(L, -2, ++n);
-  }
-  curl_slist_free_all(lines);
+  curl_easy_getinfo(easy, CURLINFO_COOKIELIST, lines);
   curl_easy_cleanup(easy);
+  lua_Integer n = 0;
+  for (struct curl_slist *line = *lines; line != NULL; line = line->next) {
+    lua_pushstring(L, line->data);
+    lua_rawseti(L, -3, ++n);
+  }
+  lua_pop(L, 1);
   return 1;
 }
 

@@ -3,67 +3,78 @@
 
 #include "http/transfer.h"
 
+/* What curl gave and must get back, also when an error comes. */
+typedef struct url {
+  CURLU *parsed;
+  char *part;
+} url;
+
 static int url_gc(lua_State *L) {
-  CURLU **box = lua_touserdata(L, 1);
-  curl_url_cleanup(*box);
-  *box = NULL;
+  url *u = lua_touserdata(L, 1);
+  curl_url_cleanup(u->parsed);
+  curl_free(u->part);
+  *u = (url){NULL, NULL};
   return 0;
 }
 
-/* Sets field [name] of the table on top to a part of [url], if it has that. */
-static void set_part(lua_State *L, CURLU *url, CURLUPart part, unsigned flags, const char *name) {
-  char *text = NULL;
-  if (curl_url_get(url, part, &text, flags) != CURLUE_OK || text == NULL)
-    return;
-  lua_pushstring(L, text); /* a lack of memory here leaks [text]: a few bytes of a state that has none */
-  curl_free(text);
-  lua_setfield(L, -2, name);
-}
-
-/* parse_url(text [, base]): a table with url (without credentials and fragment), scheme, host (as it is looked up),
-** port, path, query, user and password; or nil and what is wrong. A [base] is what a relative [text] refers to. */
-static int curl_parse_url(lua_State *L) {
-  size_t n, base_n;
-  const char *text = luaL_checklstring(L, 1, &n);
-  const char *base = luaL_optlstring(L, 2, NULL, &base_n);
-  lua_settop(L, 2);
-  if (strlen(text) != n || (base != NULL && strlen(base) != base_n)) {
-    lua_pushnil(L);
-    lua_pushliteral(L, "it holds a NUL");
-    return 2;
-  }
-  CURLU **box = lua_newuserdatauv(L, sizeof *box, 0);
-  *box = NULL;
+static url *push_url(lua_State *L) {
+  url *u = lua_newuserdatauv(L, sizeof *u, 0);
+  *u = (url){NULL, NULL};
   if (luaL_newmetatable(L, "agather.http.URL")) {
     lua_pushcfunction(L, url_gc);
     lua_setfield(L, -2, "__gc");
   }
   lua_setmetatable(L, -2);
-  CURLU *url = *box = curl_url();
-  if (url == NULL)
-    return luaL_error(L, "not enough memory");
+  u->parsed = curl_url();
+  if (u->parsed == NULL)
+    luaL_error(L, "not enough memory");
+  return u;
+}
+
+/* Sets field [name] of the table on top to a part of [u], if it has that. */
+static void set_part(lua_State *L, url *u, CURLUPart part, unsigned flags, const char *name) {
+  if (curl_url_get(u->parsed, part, &u->part, flags) != CURLUE_OK)
+    return;
+  lua_pushstring(L, u->part);
+  curl_free(u->part);
+  u->part = NULL;
+  lua_setfield(L, -2, name);
+}
+
+/* parse_url(text [, base]): a table with url (without credentials and fragment), scheme, host (as it is looked up),
+** port, path, query, user and password; or nil and what is wrong. A [base] is what a relative [text] refers to. */
+static int parse_url(lua_State *L) {
+  size_t n, base_n = 0;
+  const char *text = luaL_checklstring(L, 1, &n);
+  const char *base = luaL_optlstring(L, 2, NULL, &base_n);
+  if (strlen(text) != n || (base != NULL && strlen(base) != base_n)) {
+    lua_pushnil(L);
+    lua_pushliteral(L, "it holds a NUL");
+    return 2;
+  }
+  url *u = push_url(L);
   CURLUcode code = CURLUE_OK;
   if (base != NULL)
-    code = curl_url_set(url, CURLUPART_URL, base, CURLU_NON_SUPPORT_SCHEME);
+    code = curl_url_set(u->parsed, CURLUPART_URL, base, CURLU_NON_SUPPORT_SCHEME);
   if (code == CURLUE_OK)
-    code = curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME);
+    code = curl_url_set(u->parsed, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME);
   if (code != CURLUE_OK) {
     lua_pushnil(L);
     lua_pushstring(L, curl_url_strerror(code));
     return 2;
   }
   lua_createtable(L, 0, 10);
-  set_part(L, url, CURLUPART_SCHEME, 0, "scheme");
-  set_part(L, url, CURLUPART_HOST, CURLU_PUNYCODE, "host");
-  set_part(L, url, CURLUPART_PORT, CURLU_DEFAULT_PORT, "port");
-  set_part(L, url, CURLUPART_PATH, 0, "path");
-  set_part(L, url, CURLUPART_QUERY, 0, "query");
-  set_part(L, url, CURLUPART_USER, CURLU_URLDECODE, "user");
-  set_part(L, url, CURLUPART_PASSWORD, CURLU_URLDECODE, "password");
-  curl_url_set(url, CURLUPART_USER, NULL, 0);
-  curl_url_set(url, CURLUPART_PASSWORD, NULL, 0);
-  curl_url_set(url, CURLUPART_FRAGMENT, NULL, 0);
-  set_part(L, url, CURLUPART_URL, 0, "url");
+  set_part(L, u, CURLUPART_SCHEME, 0, "scheme");
+  set_part(L, u, CURLUPART_HOST, CURLU_PUNYCODE, "host");
+  set_part(L, u, CURLUPART_PORT, CURLU_DEFAULT_PORT, "port");
+  set_part(L, u, CURLUPART_PATH, 0, "path");
+  set_part(L, u, CURLUPART_QUERY, 0, "query");
+  set_part(L, u, CURLUPART_USER, CURLU_URLDECODE, "user");
+  set_part(L, u, CURLUPART_PASSWORD, CURLU_URLDECODE, "password");
+  curl_url_set(u->parsed, CURLUPART_USER, NULL, 0);
+  curl_url_set(u->parsed, CURLUPART_PASSWORD, NULL, 0);
+  curl_url_set(u->parsed, CURLUPART_FRAGMENT, NULL, 0);
+  set_part(L, u, CURLUPART_URL, 0, "url");
   return 1;
 }
 
@@ -92,6 +103,6 @@ static int escape(lua_State *L) {
 }
 
 void http_open_url(lua_State *L) {
-  static const luaL_Reg functions[] = {{"parse_url", curl_parse_url}, {"escape", escape}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"parse_url", parse_url}, {"escape", escape}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }

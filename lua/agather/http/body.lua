@@ -15,10 +15,11 @@ local CHUNK = 65536
 ---@field close? fun()
 ---@field content_type? string
 
--- A file that was opened, by io.open or something with the same methods: from where it stands to its end.
+-- A file that was opened, by agather.fs.open, io.open or something with the same methods: from where it stands to its
+-- end.
 local function of_file(file)
   local start, size
-  local ok, position = pcall(function() return file:seek() end)
+  local ok, position = agather.pcall(function() return file:seek() end)
   if ok and math.type(position) == "integer" then
     start = position
     size = file:seek("end") - start
@@ -78,6 +79,9 @@ local function check_part(part, position, caller)
   if type(part.name) ~= "string" then fail("each part needs a name, got " .. check.type_name(part.name)) end
   local sources = (part.data ~= nil and 1 or 0) + (part.path ~= nil and 1 or 0) + (part.file ~= nil and 1 or 0)
   if sources ~= 1 then fail(("part '%s' needs one of data, path and file"):format(part.name)) end
+  if part.path ~= nil and (type(part.path) ~= "string" or part.path:find("\0")) then
+    fail(("path of part '%s' must be a string without NUL"):format(part.name))
+  end
   if part.data ~= nil and type(part.data) ~= "string" then
     fail(("data of part '%s' must be a string, got %s"):format(part.name, check.type_name(part.data)))
   end
@@ -122,8 +126,7 @@ end
 local function source_of(part)
   if part.data then return { text = part.data } end
   if part.file then return of_file(part.file) end
-  local file, problem = io.open(part.path, "rb")
-  if not file then error(agather.OSError("multipart: " .. problem, { operation = "open", address = part.path }), 0) end
+  local file = agather.fs.open(part.path)
   local source = of_file(file)
   source.close = function() file:close() end
   return source
@@ -177,8 +180,9 @@ local function of_multipart(value, position, caller)
       if source.close then source.close() end
     end
   end
+  local parts = parts_of(value, position, caller)
   local ok, problem = pcall(function()
-    for _, part in ipairs(parts_of(value, position, caller)) do
+    for _, part in ipairs(parts) do
       append { text = head_of(part, boundary) }
       append(source_of(part))
       append { text = "\r\n" }

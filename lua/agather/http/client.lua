@@ -297,6 +297,8 @@ local function check_method(method, position, name)
   if not method:find("^[%w!#$%%&'*+%-.^_`|~]+$") then
     check.fail(position, name, ("%q is no method"):format(method))
   end
+  method = method:upper()
+  if method == "CONNECT" then check.fail(position, name, "CONNECT is for proxies: see option 'proxy'") end
   return method
 end
 
@@ -326,12 +328,13 @@ end
 
 -- A hop is a request at one of its stations: what is sent, where to, and within which limits.
 local function first_hop(client, method, text, options, position, name, streaming)
-  check_method(method, position - 1, name)
+  method = check_method(method, position - 1, name)
   local target = url.check(text, client.settings.base_url, position, name)
   options = options_of.request(client.settings, options, position + 1, name, streaming)
   if options.params then
     target.url = url.with_query(target.url, url.encode(options.params, false, position + 1, name, "params"))
   end
+  if options.has_body and method == "HEAD" then check.fail(position + 1, name, "HEAD has no body") end
   local made = options.has_body and body.of(options, position + 1, name) or nil
   local hop = {
     client = client, method = method, target = target, url = target.url, options = options, body = made,

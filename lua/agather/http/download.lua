@@ -1,6 +1,7 @@
 -- Downloads: a stream into a file, with a line on the terminal that tells how far it is.
 local agather = require "agather"
 local check = require "agather.check"
+local fs = require "agather.fs"
 
 local INTERVAL = 0.1 -- seconds between two drawings
 
@@ -42,15 +43,13 @@ local function start_progress(how)
   }
 end
 
-local function fail(path, problem, number)
-  error(agather.OSError("download: " .. problem, { operation = "write", address = path, errno = number }), 0)
-end
-
 -- Nil when the server does not say, or says how long the compressed body is.
 local function length_of(response)
   if response.headers["Content-Encoding"] then return nil end
   return math.tointeger(tonumber(response.headers["Content-Length"]))
 end
+
+local under_way = {} -- names of files that are not complete yet
 
 return function(client, text, path, options)
   if type(path) ~= "string" then check.fail(2, "download", "path expected, got " .. check.type_name(path)) end
@@ -67,27 +66,27 @@ return function(client, text, path, options)
   response:raise_for_status()
   -- What has not come in full never stands under the name that was asked for.
   local unfinished = path .. ".part"
-  local file, problem, number = io.open(unfinished, "wb")
-  if not file then fail(path, problem, number) end
+  if under_way[unfinished] then error(agather.RuntimeError("download: another one writes to " .. path), 0) end
+  under_way[unfinished] = true
+  local file
   local complete = false
   local _ <close> = setmetatable({}, {
     __close = function()
-      if io.type(file) == "file" then file:close() end
-      if not complete then os.remove(unfinished) end
+      under_way[unfinished] = nil
+      if complete then return end
+      if file then pcall(file.close, file) end
+      os.remove(unfinished)
     end,
   })
+  file = fs.open(unfinished, "w")
   local shown, done, total = start_progress(progress), 0, length_of(response)
   for piece in response:chunks() do
-    local ok
-    ok, problem, number = file:write(piece)
-    if not ok then fail(path, problem, number) end
+    file:write(piece)
     done = done + #piece
     shown.update(done, total)
   end
-  local ok
-  ok, problem, number = file:close()
-  if ok then ok, problem, number = os.rename(unfinished, path) end
-  if not ok then fail(path, problem, number) end
+  file:close()
+  fs.rename(unfinished, path)
   complete = true
   shown.finish(done, total)
   return response
