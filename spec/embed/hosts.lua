@@ -5,7 +5,10 @@ local prints = {
   game = { "400 plans were made in one frame: false", "the fox has walked 5 steps", "the snail has walked 20 steps" },
   glib = { "task\t1", "task\t2", "task\t3", "tick 1 of GLib", "tick 2 of GLib" },
   luv = { "20 ms of luv, 10 ms of agather", "tick of the host" },
+  pool = { "cancelled\ttrue", "negative\tfalse\tthe limit is below zero", "primes\t168", "primes\t4", "primes\t9592",
+    "the loop ran on\ttrue" },
   poll = { "input of 6 bytes", "task\t1", "task\t2", "task\t3" },
+  threads = { "nobody is left to answer", "pong to ping 1", "pong to ping 2", "pong to ping 3" },
   smallest = { "soup and salad" },
 }
 
