@@ -29,8 +29,8 @@ static const char *const agather_names[] = {
     "InvalidStateError", "KeyboardInterrupt", "LimitError", "LimitOverrunError", "LookupError", "OSError", "QueueEmpty",
     "QueueFull", "QueueShutDown", "RuntimeError", "TimeoutError",
     /* what is written in Lua */
-    "ALL_COMPLETED", "Barrier", "FIRST_COMPLETED", "FIRST_EXCEPTION", "TaskGroup", "as_completed", "map", "shield",
-    "timeout", "timeout_at", "wait", "wait_for", "_VERSION", NULL};
+    "ALL_COMPLETED", "Barrier", "FIRST_COMPLETED", "FIRST_EXCEPTION", "TaskGroup", "as_completed", "from_callback",
+    "map", "shield", "timeout", "timeout_at", "wait", "wait_for", "_VERSION", NULL};
 
 static const struct {
   const char *name;
