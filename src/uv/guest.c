@@ -98,15 +98,17 @@ static int join(lua_State *L) {
   lua_pushvalue(L, 2);
   lua_xmove(L, thread, 1);
   ag_guest *guest = calloc(1, sizeof *guest);
-  int copy = guest != NULL ? dup(fd) : -1;
+  if (guest == NULL) {
+    luaL_unref(L, LUA_REGISTRYINDEX, anchor);
+    return luaL_error(L, "not enough memory");
+  }
+  int copy = dup(fd);
   int status = copy >= 0 ? uv_poll_init(loop, &guest->poll, copy) : uv_translate_sys_error(errno);
   if (status != 0) {
     if (copy >= 0)
       close(copy);
     free(guest);
     luaL_unref(L, LUA_REGISTRYINDEX, anchor);
-    if (guest == NULL)
-      return luaL_error(L, "not enough memory");
     return ag_uv_error(L, status, "join", NULL);
   }
   guest->on_close = on_close;
