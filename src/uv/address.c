@@ -108,5 +108,5 @@ static int local_address(lua_State *L) {
 
 void ag_address_methods(lua_State *L) {
   static const luaL_Reg methods[] = {{"peer_address", peer_address}, {"local_address", local_address}, {NULL, NULL}};
-  luaL_setfuncs(L, methods, 0);
+  ag_stream_set_methods(L, methods);
 }

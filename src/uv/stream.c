@@ -84,18 +84,47 @@ void ag_stream_name(ag_stream *s, const char *name) {
   s->name = strdup(name);
 }
 
+/* Reached several times for each message: the metatable's address is the first upvalue of the methods. */
+static ag_stream **check_box(lua_State *L) {
+  if (lua_getmetatable(L, 1)) {
+    bool right = lua_topointer(L, -1) == lua_touserdata(L, lua_upvalueindex(1));
+    lua_pop(L, 1);
+    if (right)
+      return lua_touserdata(L, 1);
+  }
+  return luaL_checkudata(L, 1, AG_STREAM);
+}
+
+static int fail_closed(lua_State *L, const ag_stream *s, const char *operation) {
+  return ag_os_error(L, "EBADF", 9, "the stream is closed", operation, s != NULL ? s->name : NULL);
+}
+
 ag_stream *ag_stream_check(lua_State *L) {
-  ag_stream *s = *(ag_stream **)luaL_checkudata(L, 1, AG_STREAM);
+  ag_stream *s = *check_box(L);
   if (s == NULL) /* its userdata was finalized */
-    ag_os_error(L, "EBADF", 9, "the stream is closed", "stream", NULL);
+    fail_closed(L, s, "stream");
   return s;
 }
 
 ag_stream *ag_stream_check_open(lua_State *L, const char *operation) {
-  ag_stream *s = ag_stream_check(L);
-  if (s->closed)
-    ag_os_error(L, "EBADF", 9, "the stream is closed", operation, s->name);
+  ag_stream *s = *check_box(L);
+  if (s == NULL || s->closed)
+    fail_closed(L, s, operation);
   return s;
+}
+
+ag_stream *ag_stream_still_open(lua_State *L, const char *operation) {
+  ag_stream *s = *(ag_stream **)lua_touserdata(L, 1);
+  if (s == NULL || s->closed)
+    fail_closed(L, s, operation);
+  return s;
+}
+
+void ag_stream_set_methods(lua_State *L, const luaL_Reg *methods) {
+  luaL_getmetatable(L, AG_STREAM);
+  lua_pushlightuserdata(L, (void *)lua_topointer(L, -1));
+  lua_remove(L, -2);
+  luaL_setfuncs(L, methods, 1);
 }
 
 static int stream_gc(lua_State *L) {
@@ -161,7 +190,7 @@ static void cancel_read(ag_wait *wait) {
 
 /* Stack: stream, argument, and after a wait: where to search from. The context is the kind. */
 static int read_more(lua_State *L, int status, lua_KContext context) {
-  ag_stream *s = ag_stream_check_open(L, "read");
+  ag_stream *s = ag_stream_still_open(L, "read");
   size_t searched = status == LUA_OK ? 0 : (size_t)lua_tointeger(L, 3);
   switch (ag_reader_take(L, &s->in, (ag_read_kind)context, 2, &searched)) {
   case AG_TAKEN:
@@ -247,7 +276,8 @@ void ag_open_stream(lua_State *L) {
       {"__gc", stream_gc}, {"__close", ag_stream_close}, {"__tostring", stream_tostring}, {NULL, NULL}};
   luaL_newmetatable(L, AG_STREAM);
   luaL_setfuncs(L, meta, 0);
-  luaL_newlib(L, methods);
+  lua_newtable(L);
+  ag_stream_set_methods(L, methods);
   ag_stream_write_methods(L);
   ag_address_methods(L);
   lua_pushvalue(L, -1);

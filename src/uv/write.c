@@ -22,7 +22,7 @@ void ag_stream_wake_writers(ag_stream *s) { ag_waitlist_wake(&s->writers, 0); }
 
 static int written(lua_State *L, int unused, lua_KContext context) {
   (void)unused, (void)context;
-  ag_stream *s = ag_stream_check_open(L, "write");
+  ag_stream *s = ag_stream_still_open(L, "write");
   if (s->write_status != 0)
     return ag_uv_error(L, s->write_status, "write", s->name);
   lua_settop(L, 1);
@@ -271,5 +271,5 @@ void ag_stream_write_methods(lua_State *L) {
                                      {"close", ag_stream_close},
                                      {"abort", stream_abort},
                                      {NULL, NULL}};
-  luaL_setfuncs(L, methods, 0);
+  ag_stream_set_methods(L, methods);
 }
