@@ -278,7 +278,7 @@ end
 ---@param host string
 ---@param port integer
 ---@param opts? agather.ListenOptions
----@return userdata|agather.tls.Listener listener
+---@return agather.Listener|agather.tls.Listener
 function net.listen(host, port, opts)
   opts = check.options(opts, listen_options, 3, "listen")
   local secured = secure(opts, 3, "listen")
@@ -289,7 +289,7 @@ end
 --- the listener is closed. Raises OSError.
 ---@param path string
 ---@param opts? agather.ListenUnixOptions
----@return userdata|agather.tls.Listener listener
+---@return agather.Listener|agather.tls.Listener
 function net.listen_unix(path, opts)
   opts = check.options(opts, listen_unix_options, 2, "listen_unix")
   local secured = secure(opts, 2, "listen_unix")
@@ -405,7 +405,7 @@ end
 --- peer_address(), close(). Raises OSError.
 ---@async
 ---@param opts? agather.UDPOptions
----@return userdata socket
+---@return agather.UDP
 function net.udp(opts)
   opts = check.options(opts, udp_options, 1, "udp")
   if opts.family ~= nil and opts.family ~= "ipv4" and opts.family ~= "ipv6" then

@@ -274,15 +274,16 @@ void ag_open_stream(lua_State *L) {
       {"lines", stream_lines}, {"set_limits", stream_set_limits},     {NULL, NULL}};
   static const luaL_Reg meta[] = {
       {"__gc", stream_gc}, {"__close", ag_stream_close}, {"__tostring", stream_tostring}, {NULL, NULL}};
-  luaL_newmetatable(L, AG_STREAM);
-  luaL_setfuncs(L, meta, 0);
-  lua_newtable(L);
+  if (luaL_newmetatable(L, AG_STREAM)) {
+    luaL_setfuncs(L, meta, 0);
+    lua_newtable(L);
+    lua_setfield(L, -2, "__index");
+  }
+  lua_getfield(L, -1, "__index"); /* opened again it stays: it has methods in Lua, too */
   ag_stream_set_methods(L, methods);
   ag_stream_write_methods(L);
   ag_address_methods(L);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, -4, "stream_methods"); /* lua/agather/stream.lua adds those that are in Lua */
-  lua_setfield(L, -2, "__index");
+  lua_setfield(L, -3, "stream_methods"); /* lua/agather/stream.lua adds those that are in Lua */
   lua_pop(L, 1);
   lua_pushcfunction(L, stream_name);
   lua_setfield(L, -2, "stream_name");
