@@ -150,7 +150,7 @@ describe("a reset", function()
     for round = 1, 2 do
       net.with_connection(function(one, other)
         one:set_write_buffer_limits { high = 100000000 }
-        one:write(("z"):rep(30000000))
+        one:write(("z"):rep(16000000))
         one:close()
         agather.sleep(0.002)
         other:abort()
@@ -164,7 +164,7 @@ describe("a reset", function()
   it("while it flushes is an error of the flush", function()
     net.with_connection(function(one, other)
       one:set_write_buffer_limits { high = 100000000 }
-      one:write(("z"):rep(30000000))
+      one:write(("z"):rep(16000000))
       local flushing = agather.spawn(one.flush, one)
       agather.sleep(0.002)
       other:abort()

@@ -237,15 +237,7 @@ static int listener_accept(lua_State *L) {
 /* listener:local_address(): host and port, or the path of a Unix socket. */
 static int listener_local_address(lua_State *L) {
   listener *s = check_open(L, "local_address");
-  struct sockaddr_storage address;
-  socklen_t size = sizeof address;
-  if (s->file != NULL) {
-    lua_pushstring(L, s->file->path);
-    return 1;
-  }
-  if (getsockname(s->fd, (struct sockaddr *)&address, &size) != 0)
-    return ag_uv_error(L, -errno, "local_address", s->name);
-  return ag_push_address(L, (struct sockaddr *)&address);
+  return ag_push_socket_address(L, s->fd, false, s->name);
 }
 
 /* listener:close(): whoever accepts gets an OSError (EBADF). Twice is harmless. */

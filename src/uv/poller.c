@@ -21,7 +21,7 @@ typedef struct reactor {
 } reactor;
 
 /* How long a loop that closes goes on sending what was written to streams that are closed. */
-enum { LINGER_SECONDS = 2 };
+enum { LINGER_SECONDS = 1 };
 
 static void on_wake(uv_async_t *handle) { (void)handle; }
 static void on_timer(uv_timer_t *handle) { (void)handle; }

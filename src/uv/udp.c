@@ -200,17 +200,13 @@ static int udp_send(lua_State *L) {
 /* ---- the rest ---- */
 
 /* socket:local_address(), socket:peer_address(): host and port; peer_address of a connected one. */
-static int push_name(lua_State *L, const char *operation, int (*get)(int, struct sockaddr *, socklen_t *)) {
-  udp *s = check_open(L, operation);
-  struct sockaddr_storage address;
-  socklen_t size = sizeof address;
-  if (get(s->fd, (struct sockaddr *)&address, &size) != 0)
-    return ag_uv_error(L, -errno, operation, NULL);
-  return ag_push_address(L, (struct sockaddr *)&address);
+static int udp_local_address(lua_State *L) {
+  return ag_push_socket_address(L, check_open(L, "local_address")->fd, false, NULL);
 }
 
-static int udp_local_address(lua_State *L) { return push_name(L, "local_address", getsockname); }
-static int udp_peer_address(lua_State *L) { return push_name(L, "peer_address", getpeername); }
+static int udp_peer_address(lua_State *L) {
+  return ag_push_socket_address(L, check_open(L, "peer_address")->fd, true, NULL);
+}
 
 /* socket:dropped(): how many datagrams came and found the queue full. */
 static int udp_dropped(lua_State *L) {

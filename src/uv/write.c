@@ -77,8 +77,9 @@ static int write_later(ag_stream *s, const uv_buf_t *pieces, int n) {
 static int write_pieces(ag_stream *s, uv_buf_t *pieces, int n) {
   while (n > 0 && pieces->len == 0)
     pieces++, n--;
+  int done = 0;
   if (n > 0 && uv_stream_get_write_queue_size(&s->handle.stream) == 0) {
-    int done = uv_try_write(&s->handle.stream, pieces, (unsigned)n);
+    done = uv_try_write(&s->handle.stream, pieces, (unsigned)n);
     if (done < 0 && done != UV_EAGAIN)
       return done;
     for (size_t taken = done > 0 ? (size_t)done : 0; taken > 0; pieces++, n--) {
@@ -90,7 +91,10 @@ static int write_pieces(ag_stream *s, uv_buf_t *pieces, int n) {
       taken -= pieces->len;
     }
   }
-  return write_later(s, pieces, n);
+  int status = write_later(s, pieces, n);
+  if (status != 0 && done > 0) /* half a message is gone: what came after it would mean nothing */
+    s->write_status = status;
+  return status;
 }
 
 /* stream:write(...): writes strings and numbers; waits while too much is on its way. Returns the stream. */
@@ -197,10 +201,15 @@ static int stream_shutdown(lua_State *L) {
 typedef struct ag_linger {
   uv_close_cb on_close; /* first, as in ag_stream */
   uv_timer_t timer;
-  ag_stream *s;
+  ag_stream *s; /* NULL when it has closed */
 } ag_linger;
 
-static void on_linger_close(uv_handle_t *handle) { free(handle->data); }
+static void on_linger_close(uv_handle_t *handle) {
+  ag_linger *l = handle->data;
+  if (l->s != NULL) /* the loop closed the timer before the stream */
+    ag_stream_end_linger(l->s);
+  free(l);
+}
 
 static void on_linger(uv_timer_t *timer) { ag_stream_drop(((ag_linger *)timer->data)->s); }
 
@@ -225,6 +234,7 @@ void ag_stream_end_linger(ag_stream *s) {
   if (l == NULL)
     return;
   s->linger = NULL;
+  l->s = NULL;
   ag_uv_shared(s->handle.any.loop)->lingering--;
   if (!uv_is_closing((uv_handle_t *)&l->timer))
     uv_close((uv_handle_t *)&l->timer, on_linger_close);
