@@ -140,13 +140,14 @@ end
 -- f(...), or after so many seconds a TimeoutError that says what took so long.
 local function within(seconds, what, f, ...)
   if not seconds then return f(...) end
-  local arguments = table.pack(...)
+  local arguments, scope = table.pack(...), nil
   local ok, result = pcall(function()
-    local _ <close> = agather.timeout(seconds)
+    scope = agather.timeout(seconds)
+    local _ <close> = scope
     return f(table.unpack(arguments, 1, arguments.n))
   end)
   if ok then return result end
-  if agather.is_error(result, agather.TimeoutError) then
+  if scope:expired() and agather.is_error(result, agather.TimeoutError) then
     result = agather.TimeoutError(("%s: no answer in %g s"):format(what, seconds))
   end
   error(result, 0)
