@@ -124,6 +124,9 @@ static int listen_tcp(lua_State *L) {
   int fd = ag_bind_tcp((struct sockaddr *)&address, backlog, reuseport);
   if (fd < 0)
     return ag_uv_error(L, fd, "listen", name);
+  socklen_t size = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &size) == 0) /* which port 0 became */
+    ag_address_text((struct sockaddr *)&address, name, sizeof name);
   listener *s = own_socket(L, loop, fd, name);
   s->nodelay = nodelay;
   s->keepalive = keepalive;
