@@ -222,6 +222,16 @@ describe("writing", function()
     end)
   end)
 
+  it("drops with abort also what close had left to be sent", function()
+    net.with_connection(function(one, other)
+      one:set_write_buffer_limits { high = 100000000 }
+      one:write(("z"):rep(16000000))
+      one:close()
+      one:abort()
+      net.fails("ECONNRESET", function() while other:read(65536) do end end)
+    end)
+  end)
+
   it("copies one stream to another with pipe, and ends it", function()
     net.with_connection(function(one, other)
       net.with_server(net.echo, function(port)

@@ -102,7 +102,7 @@ static listener *own_socket(lua_State *L, uv_loop_t *loop, int fd, const char *n
 }
 
 static void new_box(lua_State *L) {
-  listener **box = lua_newuserdatauv(L, sizeof *box, 0);
+  listener **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, LISTENER);
 }

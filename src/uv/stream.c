@@ -55,7 +55,7 @@ int ag_stream_create(uv_loop_t *loop, uv_handle_type type, ag_stream **stream) {
 }
 
 ag_stream **ag_stream_box(lua_State *L) {
-  ag_stream **box = lua_newuserdatauv(L, sizeof *box, 0);
+  ag_stream **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, AG_STREAM);
   return box;

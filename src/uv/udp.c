@@ -265,7 +265,7 @@ static int open_udp(lua_State *L) {
   if (remote.ss_family != AF_UNSPEC || local.ss_family != AF_UNSPEC)
     ag_address_text((struct sockaddr *)(remote.ss_family != AF_UNSPEC ? &remote : &local), name, sizeof name);
   uv_loop_t *loop = ag_uv_loop_for_handle(L, "udp");
-  udp **box = lua_newuserdatauv(L, sizeof *box, 0);
+  udp **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, UDP);
   udp *s = calloc(1, sizeof *s);

@@ -258,12 +258,12 @@ int ag_stream_close(lua_State *L) {
   return 0;
 }
 
-/* stream:abort(): closes at once; a TCP peer sees a reset. */
+/* stream:abort(): closes at once, also what close() has left to be sent; a TCP peer sees a reset. */
 static int stream_abort(lua_State *L) {
   ag_stream *s = *(ag_stream **)luaL_checkudata(L, 1, AG_STREAM);
   if (s == NULL)
     return 0;
-  if (!s->closed && s->handle.any.type == UV_TCP) {
+  if (s->handle.any.data != NULL && !uv_is_closing(&s->handle.any) && s->handle.any.type == UV_TCP) {
     struct linger reset = {1, 0};
     uv_os_fd_t fd;
     if (uv_fileno(&s->handle.any, &fd) == 0)
