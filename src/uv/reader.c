@@ -57,6 +57,13 @@ bool ag_reader_add(ag_reader *r, const char *bytes, size_t n) {
   return true;
 }
 
+void ag_reader_give(ag_reader *r, char *block, size_t size, size_t n) {
+  drop_block(r);
+  r->data = block;
+  r->size = size;
+  r->end = n;
+}
+
 /* ---- arguments ---- */
 
 void ag_check_count(lua_State *L, int arg) {

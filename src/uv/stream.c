@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum { HIGH_WATER = 65536, BULK = 16384 };
 
@@ -150,42 +151,89 @@ static int stream_tostring(lua_State *L) {
 
 /* ---- reading ---- */
 
-/* Where little is expected the scratch buffer is read into, so that a stream keeps no more than it got. */
+/* Makes room in the reader itself for much of what it wants, and no more than [most]. */
+static bool bulk_room(ag_reader *in, size_t most) {
+  size_t missing = in->wanted - ag_reader_held(in);
+  return in->size - in->end >= BULK || ag_reader_room(in, missing < most ? missing : most) != NULL;
+}
+
+/* Where little is expected the scratch buffer is read into, so that a stream keeps no more than it got. A reader that
+ *was
+ ** woken and has not run yet takes what is there first: there is no room until then. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
   ag_stream *s = handle->data;
   ag_reader *in = &s->in;
   ag_shared *shared = ag_uv_shared(handle->loop);
   size_t held = ag_reader_held(in);
   (void)suggested;
-  if (held > 0 && in->wanted > held && in->wanted - held > BULK &&
-      (in->size - in->end >= BULK || ag_reader_room(in, sizeof shared->scratch) != NULL))
+  if (held > 0 && !ag_waiting(&s->reader))
+    *buf = uv_buf_init(NULL, 0);
+  else if (held > 0 && in->wanted > held && in->wanted - held > BULK && bulk_room(in, shared->scratch_size))
     *buf = uv_buf_init(in->data + in->end, (unsigned)(in->size - in->end));
   else
-    *buf = uv_buf_init(shared->scratch, sizeof shared->scratch);
+    *buf = uv_buf_init(shared->scratch, (unsigned)shared->scratch_size);
+}
+
+/* Takes [n] bytes from the scratch buffer: copies few, and takes the buffer over where they fill most of it. */
+static bool take_scratch(ag_reader *in, ag_shared *shared, size_t n) {
+  size_t size = AG_LARGE_BLOCK;
+  if (n >= shared->scratch_size / 2 && ag_reader_held(in) == 0) {
+    char *fresh = ag_block_new(&shared->blocks, &size);
+    if (fresh != NULL) {
+      ag_reader_give(in, shared->scratch, shared->scratch_size, n);
+      shared->scratch = fresh;
+      shared->scratch_size = size;
+      return true;
+    }
+  }
+  return ag_reader_add(in, shared->scratch, n);
+}
+
+/* Nobody reads: the system keeps what comes. */
+static void stop_reading(ag_stream *s) {
+  if (s->reading && !s->closed)
+    uv_read_stop(&s->handle.stream);
+  s->reading = false;
+}
+
+/* What the end of reading is: libuv also takes a reset for the end, where data came before it in the same look. */
+static int end_status(ag_stream *s, ssize_t n) {
+  uv_os_fd_t fd;
+  int number = 0;
+  socklen_t size = sizeof number;
+  if (n != UV_EOF)
+    return (int)n;
+  if (uv_fileno(&s->handle.any, &fd) == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &number, &size) == 0 && number != 0)
+    return -number;
+  return AG_READ_END;
 }
 
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf) {
   ag_stream *s = handle->data;
   ag_reader *in = &s->in;
-  if (n > 0 && buf->base != ag_uv_shared(handle->loop)->scratch)
+  ag_shared *shared = ag_uv_shared(handle->loop);
+  if (n == UV_ENOBUFS &&
+      buf->len == 0) { /* on_alloc had no room: once is no reason to stop, which takes system calls */
+    if (s->crowded)
+      stop_reading(s);
+    s->crowded = true;
+    return;
+  }
+  if (n > 0 && buf->base != shared->scratch)
     in->end += (size_t)n;
-  else if (n > 0 && !ag_reader_add(in, buf->base, (size_t)n))
+  else if (n > 0 && !take_scratch(in, shared, (size_t)n))
     in->status = UV_ENOMEM; /* what came is lost, so the stream is */
   else if (n < 0)
-    in->status = n == UV_EOF ? AG_READ_END : (int)n;
-  if (in->status != 0 || !ag_waiting(&s->reader)) { /* nobody reads: the system keeps what comes */
-    uv_read_stop(handle);
-    s->reading = false;
-  }
+    in->status = end_status(s, n);
+  if (in->status != 0 || !ag_waiting(&s->reader))
+    stop_reading(s);
   if (in->status != 0 || ag_reader_held(in) >= in->wanted)
     ag_wake(&s->reader);
 }
 
 static void cancel_read(ag_wait *wait) {
   ag_stream *s = (ag_stream *)(void *)((char *)wait - offsetof(ag_stream, reader));
-  if (s->reading && !s->closed)
-    uv_read_stop(&s->handle.stream);
-  s->reading = false;
+  stop_reading(s);
 }
 
 /* Stack: stream, argument, and after a wait: where to search from. The context is the kind. */
@@ -210,6 +258,7 @@ static int read_more(lua_State *L, int status, lua_KContext context) {
   }
   lua_settop(L, 2);
   lua_pushinteger(L, (lua_Integer)searched);
+  s->crowded = false;
   s->reader.cancel = cancel_read;
   return ag_suspend(L, &s->reader, context, read_more);
 }

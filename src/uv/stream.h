@@ -27,8 +27,9 @@ typedef struct ag_stream {
   int write_status;         /* what ended writing */
   struct ag_linger *linger; /* closed by the script, and sending the rest */
   bool reading, shut;
-  bool closed; /* for the script; the handle may still be open */
-  bool owned;  /* a userdata refers to it */
+  bool crowded; /* data came and the reader had not yet taken what is there */
+  bool closed;  /* for the script; the handle may still be open */
+  bool owned;   /* a userdata refers to it */
 } ag_stream;
 
 /* A stream without a userdata whose handle is an unconnected UV_TCP or UV_NAMED_PIPE. A libuv status; without memory

@@ -115,7 +115,7 @@ static int receive(lua_State *L, int unused, lua_KContext context) {
   do {
     socklen_t size = sizeof from;
     from.ss_family = AF_UNSPEC;
-    n = recvfrom(s->fd, shared->scratch, sizeof shared->scratch, 0, (struct sockaddr *)&from, &size);
+    n = recvfrom(s->fd, shared->scratch, shared->scratch_size, 0, (struct sockaddr *)&from, &size);
   } while (n < 0 && errno == EINTR);
   if (n >= 0) {
     lua_pushlstring(L, shared->scratch, (size_t)n);
