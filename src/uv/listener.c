@@ -201,6 +201,25 @@ static int take_connection(lua_State *L, listener *s, int fd, const struct socka
   return 1;
 }
 
+/* Whether accept told an error of the connection, which is gone, and not of the listener: accept(2) has the list. */
+static bool is_of_connection(int number) {
+  switch (number) {
+  case EINTR:
+  case ECONNABORTED:
+  case EPERM: /* a firewall's */
+  case EPROTO:
+  case ENETDOWN:
+  case ENETUNREACH:
+  case ENONET:
+  case ENOPROTOOPT:
+  case EHOSTDOWN:
+  case EHOSTUNREACH:
+    return true;
+  default:
+    return false;
+  }
+}
+
 /* Stack: listener, the stream's box. */
 static int accepting(lua_State *L, int unused, lua_KContext context) {
   (void)unused, (void)context;
@@ -211,7 +230,7 @@ static int accepting(lua_State *L, int unused, lua_KContext context) {
   do {
     socklen_t size = sizeof address;
     fd = accept4(s->fd, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  } while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+  } while (fd < 0 && is_of_connection(errno));
   if (fd >= 0)
     return take_connection(L, s, fd, (struct sockaddr *)&address);
   if (errno != EAGAIN && errno != EWOULDBLOCK)
