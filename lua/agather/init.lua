@@ -12,6 +12,7 @@ local submodules = {
   net = true,
   process = true,
   signal = true,
+  stream = true,
   testing = true,
   tls = true,
   worker = true,

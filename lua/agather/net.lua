@@ -140,13 +140,14 @@ end
 -- f(...), or after so many seconds a TimeoutError that says what took so long.
 local function within(seconds, what, f, ...)
   if not seconds then return f(...) end
-  local arguments = table.pack(...)
+  local arguments, scope = table.pack(...), nil
   local ok, result = pcall(function()
-    local _ <close> = agather.timeout(seconds)
+    scope = agather.timeout(seconds)
+    local _ <close> = scope
     return f(table.unpack(arguments, 1, arguments.n))
   end)
   if ok then return result end
-  if agather.is_error(result, agather.TimeoutError) then
+  if scope:expired() and agather.is_error(result, agather.TimeoutError) then
     result = agather.TimeoutError(("%s: no answer in %g s"):format(what, seconds))
   end
   error(result, 0)
@@ -278,7 +279,7 @@ end
 ---@param host string
 ---@param port integer
 ---@param opts? agather.ListenOptions
----@return userdata|agather.tls.Listener listener
+---@return agather.Listener|agather.tls.Listener
 function net.listen(host, port, opts)
   opts = check.options(opts, listen_options, 3, "listen")
   local secured = secure(opts, 3, "listen")
@@ -289,7 +290,7 @@ end
 --- the listener is closed. Raises OSError.
 ---@param path string
 ---@param opts? agather.ListenUnixOptions
----@return userdata|agather.tls.Listener listener
+---@return agather.Listener|agather.tls.Listener
 function net.listen_unix(path, opts)
   opts = check.options(opts, listen_unix_options, 2, "listen_unix")
   local secured = secure(opts, 2, "listen_unix")
@@ -405,7 +406,7 @@ end
 --- peer_address(), close(). Raises OSError.
 ---@async
 ---@param opts? agather.UDPOptions
----@return userdata socket
+---@return agather.UDP
 function net.udp(opts)
   opts = check.options(opts, udp_options, 1, "udp")
   if opts.family ~= nil and opts.family ~= "ipv4" and opts.family ~= "ipv6" then

@@ -41,7 +41,7 @@ local function ended(self, task)
   local stream = self.tasks[task]
   self.tasks[task] = nil
   self.count = self.count - 1
-  stream:close() -- a task that was cancelled before its first step has not
+  stream:close()
   wake(self)
   local err = not task:cancelled() and task:exception()
   if err then
@@ -50,18 +50,19 @@ local function ended(self, task)
   end
 end
 
-local function serve_one(handler, prepare, stream)
-  local _ <close> = stream
-  if prepare then
-    local prepared <close> = prepare(stream)
-    handler(prepared)
-  else
-    handler(stream)
-  end
+local function prepare_and_serve(handler, prepare, stream)
+  local prepared <close> = prepare(stream)
+  handler(prepared)
 end
 
+-- The stream is closed by `ended`, so that the handler stands alone on its Lua stack: that keeps idle ones small.
 local function new_task(self, stream)
-  local task = agather.spawn(serve_one, self.handler, self.prepare, stream)
+  local task
+  if self.prepare then
+    task = agather.spawn(prepare_and_serve, self.handler, self.prepare, stream)
+  else
+    task = agather.spawn(self.handler, stream)
+  end
   task:add_done_callback(self.on_done)
   return task
 end

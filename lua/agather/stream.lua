@@ -240,7 +240,7 @@ end
 -- ---- what is the same for all ----
 
 --- Copies what comes to another stream until the end or [limit] bytes, as fast as that one takes it, and then shuts
---- that one down, unless shutdown=false.
+--- that one down, unless shutdown=false or it is no stream that can be.
 ---@async
 ---@param self agather.Stream
 ---@param other agather.Stream
@@ -260,7 +260,7 @@ local function pipe(self, other, options)
     other:write(bytes)
     copied = copied + #bytes
   end
-  if options.shutdown ~= false then other:shutdown() end
+  if options.shutdown ~= false and other.shutdown then other:shutdown() end
   return copied
 end
 

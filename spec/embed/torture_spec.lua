@@ -3,8 +3,8 @@
 local core = assert(package.searchpath("agather.core", package.cpath))
 local program = core:gsub("agather/core%.so$", "torture")
 
-local function torture(mode)
-  local pipe = assert(io.popen(("%s %s spec/embed/builtins.lua 2>&1"):format(program, mode)))
+local function torture(mode, script)
+  local pipe = assert(io.popen(("%s %s spec/embed/%s 2>&1"):format(program, mode, script or "builtins.lua")))
   local output = pipe:read("a")
   return pipe:close(), output
 end
@@ -18,6 +18,18 @@ describe("a state whose memory fails", function()
 
   it("keeps everything that it still needs when Lua collects at every allocation", function()
     local ok, output = torture("collect")
+    assert.is_true(ok, output)
+    assert.equal("1 run\n", output:match("[^\n]*\n$"))
+  end)
+
+  it("goes on or closes while streams are used", function()
+    local ok, output = torture("memory", "streams.lua 1 agather.net")
+    assert.is_true(ok, output)
+    assert.is_true(tonumber(output:match("(%d+) runs\n$")) > 200, output)
+  end)
+
+  it("keeps what streams still need when Lua collects at every allocation", function()
+    local ok, output = torture("collect", "streams.lua 1 agather.net")
     assert.is_true(ok, output)
     assert.equal("1 run\n", output:match("[^\n]*\n$"))
   end)

@@ -59,11 +59,11 @@ function net.descriptors()
   return count
 end
 
---- Waits until condition() is true, at most [seconds].
+--- Waits until condition() is true, at most 15 seconds.
 ---@param condition fun(): any
 ---@param what string what is waited for
 function net.eventually(condition, what)
-  local deadline = agather.get_running_loop():time() + 5
+  local deadline = agather.get_running_loop():time() + 15
   while not condition() do
     if agather.get_running_loop():time() > deadline then error("waited in vain until " .. what, 2) end
     agather.sleep(0.002)

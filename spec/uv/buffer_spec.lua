@@ -230,6 +230,17 @@ describe("a buffer", function()
     end
   end)
 
+  it("keeps the little that is left of much", function()
+    local buffer = filled(("x"):rep(50000) .. "\nthe rest")
+    assert.equal(50000, #buffer:take("l"))
+    assert.equal(8, #buffer)
+    buffer:feed(" of it\n")
+    assert.equal("the rest of it", buffer:take("l"))
+    for i = 1, 3000 do buffer:feed(i .. "\n") end
+    for i = 1, 3000 do assert.equal(tostring(i), buffer:take("l")) end
+    assert.equal(0, #buffer)
+  end)
+
   it("moves what it holds when there is room before it", function()
     local buffer, sum = uv.buffer(), 0
     for i = 1, 2000 do

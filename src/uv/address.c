@@ -1,6 +1,7 @@
 /* Addresses of sockets, and the two methods that tell them. */
 #include "uv/address.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/un.h>
 
@@ -74,39 +75,35 @@ void ag_open_address(lua_State *L) {
   lua_setfield(L, -2, "family");
 }
 
-int ag_push_handle_address(lua_State *L, uv_handle_t *handle, bool peer, const char *name) {
-  const char *operation = peer ? "peer_address" : "local_address";
-  if (handle->type == UV_TCP) {
+int ag_push_socket_address(lua_State *L, int fd, bool peer, const char *name) {
+  union {
+    struct sockaddr any;
+    struct sockaddr_un local;
     struct sockaddr_storage storage;
-    int size = sizeof storage;
-    int status = peer ? uv_tcp_getpeername((uv_tcp_t *)handle, (struct sockaddr *)&storage, &size)
-                      : uv_tcp_getsockname((uv_tcp_t *)handle, (struct sockaddr *)&storage, &size);
-    if (status != 0)
-      return ag_uv_error(L, status, operation, name);
-    return ag_push_address(L, (struct sockaddr *)&storage);
-  }
-  char path[256];
-  size_t size = sizeof path;
-  int status = peer ? uv_pipe_getpeername((uv_pipe_t *)handle, path, &size)
-                    : uv_pipe_getsockname((uv_pipe_t *)handle, path, &size);
-  if (status != 0)
-    return ag_uv_error(L, status, operation, name);
-  lua_pushlstring(L, path, size);
+  } address;
+  socklen_t size = sizeof address;
+  memset(&address, 0, sizeof address);
+  if ((peer ? getpeername(fd, &address.any, &size) : getsockname(fd, &address.any, &size)) != 0)
+    return ag_uv_error(L, -errno, peer ? "peer_address" : "local_address", name);
+  if (address.any.sa_family == AF_INET || address.any.sa_family == AF_INET6)
+    return ag_push_address(L, &address.any);
+  lua_pushstring(L, address.local.sun_path); /* empty where it has none */
   return 1;
 }
 
-/* stream:peer_address(), stream:local_address(): host and port; of a Unix socket its path, which may be empty. */
-static int peer_address(lua_State *L) {
-  ag_stream *s = ag_stream_check_open(L, "peer_address");
-  return ag_push_handle_address(L, &s->handle.any, true, s->name);
+static int push_stream_address(lua_State *L, bool peer) {
+  const char *operation = peer ? "peer_address" : "local_address";
+  ag_stream *s = ag_stream_check_open(L, operation);
+  uv_os_fd_t fd;
+  int status = uv_fileno(&s->handle.any, &fd);
+  return status != 0 ? ag_uv_error(L, status, operation, s->name) : ag_push_socket_address(L, fd, peer, s->name);
 }
 
-static int local_address(lua_State *L) {
-  ag_stream *s = ag_stream_check_open(L, "local_address");
-  return ag_push_handle_address(L, &s->handle.any, false, s->name);
-}
+/* stream:peer_address(), stream:local_address(): host and port; of a Unix socket its path, which may be empty. */
+static int peer_address(lua_State *L) { return push_stream_address(L, true); }
+static int local_address(lua_State *L) { return push_stream_address(L, false); }
 
 void ag_address_methods(lua_State *L) {
   static const luaL_Reg methods[] = {{"peer_address", peer_address}, {"local_address", local_address}, {NULL, NULL}};
-  luaL_setfuncs(L, methods, 0);
+  ag_stream_set_methods(L, methods);
 }

@@ -15,8 +15,8 @@ const char *ag_check_host(lua_State *L, int arg);
 int ag_check_port(lua_State *L, int arg);
 /* Checks the path of a Unix socket. Raises an argument error. */
 const char *ag_check_path(lua_State *L, int arg);
-/* Pushes where a socket or pipe is bound, or with [peer] what it is connected to: host and port, or the path of a Unix
-** socket. Raises an OSError. */
-int ag_push_handle_address(lua_State *L, uv_handle_t *handle, bool peer, const char *name);
+/* Pushes where a socket is bound, or with [peer] what it is connected to: host and port, or the path of a Unix socket.
+** Raises an OSError with the address [name]. [-0, +1|2, e] */
+int ag_push_socket_address(lua_State *L, int fd, bool peer, const char *name);
 
 #endif

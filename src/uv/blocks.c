@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 /* Most messages fit a small block; a large one takes what a stream writes before its writer waits. */
-enum { SMALL = 1024, LARGE = 66 * 1024, MOST_SMALLS = 256, MOST_LARGES = 16 };
+enum { SMALL = 1024, LARGE = AG_LARGE_BLOCK, MOST_SMALLS = 256, MOST_LARGES = 4 };
 
 typedef struct spare_block {
   struct spare_block *next;

@@ -5,6 +5,8 @@
 
 #include <stddef.h>
 
+enum { AG_LARGE_BLOCK = 256 * 1024 };
+
 typedef struct ag_blocks {
   struct spare_block *small, *large; /* not in use */
   unsigned smalls, larges;

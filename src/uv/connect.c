@@ -182,7 +182,7 @@ static int connected(lua_State *L, int status, lua_KContext context) {
 static race *new_race(lua_State *L, int count) {
   uv_loop_t *loop = ag_uv_loop_for_handle(L, "connect");
   ag_stream_box(L);
-  race **box = lua_newuserdatauv(L, sizeof *box, 0);
+  race **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, RACE);
   lua_toclose(L, -1);

@@ -102,7 +102,7 @@ static listener *own_socket(lua_State *L, uv_loop_t *loop, int fd, const char *n
 }
 
 static void new_box(lua_State *L) {
-  listener **box = lua_newuserdatauv(L, sizeof *box, 0);
+  listener **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, LISTENER);
 }
@@ -124,6 +124,9 @@ static int listen_tcp(lua_State *L) {
   int fd = ag_bind_tcp((struct sockaddr *)&address, backlog, reuseport);
   if (fd < 0)
     return ag_uv_error(L, fd, "listen", name);
+  socklen_t size = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &size) == 0) /* which port 0 became */
+    ag_address_text((struct sockaddr *)&address, name, sizeof name);
   listener *s = own_socket(L, loop, fd, name);
   s->nodelay = nodelay;
   s->keepalive = keepalive;
@@ -198,6 +201,25 @@ static int take_connection(lua_State *L, listener *s, int fd, const struct socka
   return 1;
 }
 
+/* Whether accept told an error of the connection, which is gone, and not of the listener: accept(2) has the list. */
+static bool is_of_connection(int number) {
+  switch (number) {
+  case EINTR:
+  case ECONNABORTED:
+  case EPERM: /* a firewall's */
+  case EPROTO:
+  case ENETDOWN:
+  case ENETUNREACH:
+  case ENONET:
+  case ENOPROTOOPT:
+  case EHOSTDOWN:
+  case EHOSTUNREACH:
+    return true;
+  default:
+    return false;
+  }
+}
+
 /* Stack: listener, the stream's box. */
 static int accepting(lua_State *L, int unused, lua_KContext context) {
   (void)unused, (void)context;
@@ -208,7 +230,7 @@ static int accepting(lua_State *L, int unused, lua_KContext context) {
   do {
     socklen_t size = sizeof address;
     fd = accept4(s->fd, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  } while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+  } while (fd < 0 && is_of_connection(errno));
   if (fd >= 0)
     return take_connection(L, s, fd, (struct sockaddr *)&address);
   if (errno != EAGAIN && errno != EWOULDBLOCK)
@@ -237,15 +259,7 @@ static int listener_accept(lua_State *L) {
 /* listener:local_address(): host and port, or the path of a Unix socket. */
 static int listener_local_address(lua_State *L) {
   listener *s = check_open(L, "local_address");
-  struct sockaddr_storage address;
-  socklen_t size = sizeof address;
-  if (s->file != NULL) {
-    lua_pushstring(L, s->file->path);
-    return 1;
-  }
-  if (getsockname(s->fd, (struct sockaddr *)&address, &size) != 0)
-    return ag_uv_error(L, -errno, "local_address", s->name);
-  return ag_push_address(L, (struct sockaddr *)&address);
+  return ag_push_socket_address(L, s->fd, false, s->name);
 }
 
 /* listener:close(): whoever accepts gets an OSError (EBADF). Twice is harmless. */

@@ -21,7 +21,7 @@ typedef struct reactor {
 } reactor;
 
 /* How long a loop that closes goes on sending what was written to streams that are closed. */
-enum { LINGER_SECONDS = 2 };
+enum { LINGER_SECONDS = 1 };
 
 static void on_wake(uv_async_t *handle) { (void)handle; }
 static void on_timer(uv_timer_t *handle) { (void)handle; }
@@ -82,6 +82,25 @@ static void close_handle(uv_handle_t *handle, void *unused) {
   uv_close(handle, handle->data != NULL ? *(uv_close_cb *)handle->data : NULL);
 }
 
+static reactor *new_reactor(void) {
+  reactor *r = calloc(1, sizeof *r);
+  if (r == NULL)
+    return NULL;
+  r->shared.scratch_size = AG_LARGE_BLOCK;
+  r->shared.scratch = ag_block_new(&r->shared.blocks, &r->shared.scratch_size);
+  if (r->shared.scratch == NULL) {
+    free(r);
+    return NULL;
+  }
+  return r;
+}
+
+static void free_reactor(reactor *r) {
+  ag_block_free(&r->shared.blocks, r->shared.scratch, r->shared.scratch_size);
+  ag_blocks_clear(&r->shared.blocks);
+  free(r);
+}
+
 static void reactor_close(ag_poller *poller) {
   reactor *r = (reactor *)poller;
   ag_guest_leave(r->guest); /* no script has a turn from here on */
@@ -93,8 +112,7 @@ static void reactor_close(ag_poller *poller) {
   while (uv_run(&r->loop, UV_RUN_DEFAULT) != 0) {
   }
   uv_loop_close(&r->loop);
-  ag_blocks_clear(&r->shared.blocks);
-  free(r);
+  free_reactor(r);
 }
 
 ag_shared *ag_uv_shared(uv_loop_t *loop) {
@@ -138,20 +156,20 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   ag_poller *poller = ag_loop_poller(loop);
   if (poller->wait == reactor_wait)
     return &((reactor *)poller)->loop;
-  reactor *r = calloc(1, sizeof *r);
+  reactor *r = new_reactor();
   if (r == NULL)
     luaL_error(L, "not enough memory");
   int status = check_descriptors();
   if (status == 0)
     status = uv_loop_init(&r->loop);
   if (status != 0) {
-    free(r);
+    free_reactor(r);
     ag_uv_error(L, status, "epoll", NULL);
   }
   status = uv_async_init(&r->loop, &r->wake, on_wake);
   if (status != 0) {
     uv_loop_close(&r->loop);
-    free(r);
+    free_reactor(r);
     ag_uv_error(L, status, "eventfd", NULL);
   }
   uv_timer_init(&r->loop, &r->timer);

@@ -6,6 +6,8 @@
 
 #include "agather.h"
 
+enum { SHRINK_FROM = 8192 };
+
 void ag_reader_init(ag_reader *r, ag_blocks *blocks) {
   memset(r, 0, sizeof *r);
   r->blocks = blocks;
@@ -55,6 +57,13 @@ bool ag_reader_add(ag_reader *r, const char *bytes, size_t n) {
   return true;
 }
 
+void ag_reader_give(ag_reader *r, char *block, size_t size, size_t n) {
+  drop_block(r);
+  r->data = block;
+  r->size = size;
+  r->end = n;
+}
+
 /* ---- arguments ---- */
 
 void ag_check_count(lua_State *L, int arg) {
@@ -90,6 +99,24 @@ ag_read_kind ag_read_format(lua_State *L, int arg) {
 
 /* ---- taking ---- */
 
+/* What little is left of much goes into a block of its size: its stream may be silent for long. */
+static void shrink(ag_reader *r) {
+  size_t held = ag_reader_held(r), size = held;
+  if (held > r->size / 16)
+    return;
+  char *data = ag_block_new(r->blocks, &size);
+  if (data == NULL || size >= r->size) {
+    ag_block_free(r->blocks, data, size);
+    return;
+  }
+  memcpy(data, r->data + r->start, held);
+  ag_block_free(r->blocks, r->data, r->size);
+  r->data = data;
+  r->start = 0;
+  r->end = held;
+  r->size = size;
+}
+
 /* Pushes the first [n] bytes and takes them and [skip] more. The string is made first: it may fail. */
 static ag_taken take(lua_State *L, ag_reader *r, size_t n, size_t skip) {
   lua_pushlstring(L, n > 0 ? r->data + r->start : "", n);
@@ -97,6 +124,8 @@ static ag_taken take(lua_State *L, ag_reader *r, size_t n, size_t skip) {
   r->taken += n + skip;
   if (r->start == r->end)
     drop_block(r);
+  else if (r->size >= SHRINK_FROM)
+    shrink(r);
   return AG_TAKEN;
 }
 

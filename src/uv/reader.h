@@ -46,6 +46,8 @@ void ag_reader_clear(ag_reader *r);
 char *ag_reader_room(ag_reader *r, size_t n);
 /* Adds bytes; false without memory. */
 bool ag_reader_add(ag_reader *r, const char *bytes, size_t n);
+/* Gives it a block of its blocks, of [size] bytes, of which the first [n] came; it must hold nothing. */
+void ag_reader_give(ag_reader *r, char *block, size_t size, size_t n);
 static inline size_t ag_reader_held(const ag_reader *r) { return r->end - r->start; }
 
 /* What the argument of read asks for: "l" (also where there is none), "L", "a" or a number. Raises an argument error.

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum { HIGH_WATER = 65536, BULK = 16384 };
 
@@ -55,7 +56,7 @@ int ag_stream_create(uv_loop_t *loop, uv_handle_type type, ag_stream **stream) {
 }
 
 ag_stream **ag_stream_box(lua_State *L) {
-  ag_stream **box = lua_newuserdatauv(L, sizeof *box, 0);
+  ag_stream **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, AG_STREAM);
   return box;
@@ -84,18 +85,47 @@ void ag_stream_name(ag_stream *s, const char *name) {
   s->name = strdup(name);
 }
 
+/* Reached several times for each message: the metatable's address is the first upvalue of the methods. */
+static ag_stream **check_box(lua_State *L) {
+  if (lua_getmetatable(L, 1)) {
+    bool right = lua_topointer(L, -1) == lua_touserdata(L, lua_upvalueindex(1));
+    lua_pop(L, 1);
+    if (right)
+      return lua_touserdata(L, 1);
+  }
+  return luaL_checkudata(L, 1, AG_STREAM);
+}
+
+static int fail_closed(lua_State *L, const ag_stream *s, const char *operation) {
+  return ag_os_error(L, "EBADF", 9, "the stream is closed", operation, s != NULL ? s->name : NULL);
+}
+
 ag_stream *ag_stream_check(lua_State *L) {
-  ag_stream *s = *(ag_stream **)luaL_checkudata(L, 1, AG_STREAM);
+  ag_stream *s = *check_box(L);
   if (s == NULL) /* its userdata was finalized */
-    ag_os_error(L, "EBADF", 9, "the stream is closed", "stream", NULL);
+    fail_closed(L, s, "stream");
   return s;
 }
 
 ag_stream *ag_stream_check_open(lua_State *L, const char *operation) {
-  ag_stream *s = ag_stream_check(L);
-  if (s->closed)
-    ag_os_error(L, "EBADF", 9, "the stream is closed", operation, s->name);
+  ag_stream *s = *check_box(L);
+  if (s == NULL || s->closed)
+    fail_closed(L, s, operation);
   return s;
+}
+
+ag_stream *ag_stream_still_open(lua_State *L, const char *operation) {
+  ag_stream *s = *(ag_stream **)lua_touserdata(L, 1);
+  if (s == NULL || s->closed)
+    fail_closed(L, s, operation);
+  return s;
+}
+
+void ag_stream_set_methods(lua_State *L, const luaL_Reg *methods) {
+  luaL_getmetatable(L, AG_STREAM);
+  lua_pushlightuserdata(L, (void *)lua_topointer(L, -1));
+  lua_remove(L, -2);
+  luaL_setfuncs(L, methods, 1);
 }
 
 static int stream_gc(lua_State *L) {
@@ -121,47 +151,94 @@ static int stream_tostring(lua_State *L) {
 
 /* ---- reading ---- */
 
-/* Where little is expected the scratch buffer is read into, so that a stream keeps no more than it got. */
+/* Makes room in the reader itself for much of what it wants, and no more than [most]. */
+static bool bulk_room(ag_reader *in, size_t most) {
+  size_t missing = in->wanted - ag_reader_held(in);
+  return in->size - in->end >= BULK || ag_reader_room(in, missing < most ? missing : most) != NULL;
+}
+
+/* Where little is expected the scratch buffer is read into, so that a stream keeps no more than it got. A reader that
+ *was
+ ** woken and has not run yet takes what is there first: there is no room until then. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
   ag_stream *s = handle->data;
   ag_reader *in = &s->in;
   ag_shared *shared = ag_uv_shared(handle->loop);
   size_t held = ag_reader_held(in);
   (void)suggested;
-  if (held > 0 && in->wanted > held && in->wanted - held > BULK &&
-      (in->size - in->end >= BULK || ag_reader_room(in, sizeof shared->scratch) != NULL))
+  if (held > 0 && !ag_waiting(&s->reader))
+    *buf = uv_buf_init(NULL, 0);
+  else if (held > 0 && in->wanted > held && in->wanted - held > BULK && bulk_room(in, shared->scratch_size))
     *buf = uv_buf_init(in->data + in->end, (unsigned)(in->size - in->end));
   else
-    *buf = uv_buf_init(shared->scratch, sizeof shared->scratch);
+    *buf = uv_buf_init(shared->scratch, (unsigned)shared->scratch_size);
+}
+
+/* Takes [n] bytes from the scratch buffer: copies few, and takes the buffer over where they fill most of it. */
+static bool take_scratch(ag_reader *in, ag_shared *shared, size_t n) {
+  size_t size = AG_LARGE_BLOCK;
+  if (n >= shared->scratch_size / 2 && ag_reader_held(in) == 0) {
+    char *fresh = ag_block_new(&shared->blocks, &size);
+    if (fresh != NULL) {
+      ag_reader_give(in, shared->scratch, shared->scratch_size, n);
+      shared->scratch = fresh;
+      shared->scratch_size = size;
+      return true;
+    }
+  }
+  return ag_reader_add(in, shared->scratch, n);
+}
+
+/* Nobody reads: the system keeps what comes. */
+static void stop_reading(ag_stream *s) {
+  if (s->reading && !s->closed)
+    uv_read_stop(&s->handle.stream);
+  s->reading = false;
+}
+
+/* What the end of reading is: libuv also takes a reset for the end, where data came before it in the same look. */
+static int end_status(ag_stream *s, ssize_t n) {
+  uv_os_fd_t fd;
+  int number = 0;
+  socklen_t size = sizeof number;
+  if (n != UV_EOF)
+    return (int)n;
+  if (uv_fileno(&s->handle.any, &fd) == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &number, &size) == 0 && number != 0)
+    return -number;
+  return AG_READ_END;
 }
 
 static void on_read(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf) {
   ag_stream *s = handle->data;
   ag_reader *in = &s->in;
-  if (n > 0 && buf->base != ag_uv_shared(handle->loop)->scratch)
+  ag_shared *shared = ag_uv_shared(handle->loop);
+  if (n == UV_ENOBUFS &&
+      buf->len == 0) { /* on_alloc had no room: once is no reason to stop, which takes system calls */
+    if (s->crowded)
+      stop_reading(s);
+    s->crowded = true;
+    return;
+  }
+  if (n > 0 && buf->base != shared->scratch)
     in->end += (size_t)n;
-  else if (n > 0 && !ag_reader_add(in, buf->base, (size_t)n))
+  else if (n > 0 && !take_scratch(in, shared, (size_t)n))
     in->status = UV_ENOMEM; /* what came is lost, so the stream is */
   else if (n < 0)
-    in->status = n == UV_EOF ? AG_READ_END : (int)n;
-  if (in->status != 0 || !ag_waiting(&s->reader)) { /* nobody reads: the system keeps what comes */
-    uv_read_stop(handle);
-    s->reading = false;
-  }
+    in->status = end_status(s, n);
+  if (in->status != 0 || !ag_waiting(&s->reader))
+    stop_reading(s);
   if (in->status != 0 || ag_reader_held(in) >= in->wanted)
     ag_wake(&s->reader);
 }
 
 static void cancel_read(ag_wait *wait) {
   ag_stream *s = (ag_stream *)(void *)((char *)wait - offsetof(ag_stream, reader));
-  if (s->reading && !s->closed)
-    uv_read_stop(&s->handle.stream);
-  s->reading = false;
+  stop_reading(s);
 }
 
 /* Stack: stream, argument, and after a wait: where to search from. The context is the kind. */
 static int read_more(lua_State *L, int status, lua_KContext context) {
-  ag_stream *s = ag_stream_check_open(L, "read");
+  ag_stream *s = ag_stream_still_open(L, "read");
   size_t searched = status == LUA_OK ? 0 : (size_t)lua_tointeger(L, 3);
   switch (ag_reader_take(L, &s->in, (ag_read_kind)context, 2, &searched)) {
   case AG_TAKEN:
@@ -181,6 +258,7 @@ static int read_more(lua_State *L, int status, lua_KContext context) {
   }
   lua_settop(L, 2);
   lua_pushinteger(L, (lua_Integer)searched);
+  s->crowded = false;
   s->reader.cancel = cancel_read;
   return ag_suspend(L, &s->reader, context, read_more);
 }
@@ -245,14 +323,16 @@ void ag_open_stream(lua_State *L) {
       {"lines", stream_lines}, {"set_limits", stream_set_limits},     {NULL, NULL}};
   static const luaL_Reg meta[] = {
       {"__gc", stream_gc}, {"__close", ag_stream_close}, {"__tostring", stream_tostring}, {NULL, NULL}};
-  luaL_newmetatable(L, AG_STREAM);
-  luaL_setfuncs(L, meta, 0);
-  luaL_newlib(L, methods);
+  if (luaL_newmetatable(L, AG_STREAM)) {
+    luaL_setfuncs(L, meta, 0);
+    lua_newtable(L);
+    lua_setfield(L, -2, "__index");
+  }
+  lua_getfield(L, -1, "__index"); /* opened again it stays: it has methods in Lua, too */
+  ag_stream_set_methods(L, methods);
   ag_stream_write_methods(L);
   ag_address_methods(L);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, -4, "stream_methods"); /* lua/agather/stream.lua adds those that are in Lua */
-  lua_setfield(L, -2, "__index");
+  lua_setfield(L, -3, "stream_methods"); /* lua/agather/stream.lua adds those that are in Lua */
   lua_pop(L, 1);
   lua_pushcfunction(L, stream_name);
   lua_setfield(L, -2, "stream_name");

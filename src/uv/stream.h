@@ -27,8 +27,9 @@ typedef struct ag_stream {
   int write_status;         /* what ended writing */
   struct ag_linger *linger; /* closed by the script, and sending the rest */
   bool reading, shut;
-  bool closed; /* for the script; the handle may still be open */
-  bool owned;  /* a userdata refers to it */
+  bool crowded; /* data came and the reader had not yet taken what is there */
+  bool closed;  /* for the script; the handle may still be open */
+  bool owned;   /* a userdata refers to it */
 } ag_stream;
 
 /* A stream without a userdata whose handle is an unconnected UV_TCP or UV_NAMED_PIPE. A libuv status; without memory
@@ -47,6 +48,10 @@ void ag_stream_name(ag_stream *s, const char *name);
 ag_stream *ag_stream_check(lua_State *L);
 /* The same; raises an OSError when it is closed. */
 ag_stream *ag_stream_check_open(lua_State *L, const char *operation);
+/* The same where it was checked before a wait: only whether it is open. */
+ag_stream *ag_stream_still_open(lua_State *L, const char *operation);
+/* Adds methods to the table on top; within them checks are fast. The metatable must be there. [-0, +0, m] */
+void ag_stream_set_methods(lua_State *L, const luaL_Reg *methods);
 /* Closes the handle now, drops what was not written, and wakes who waits; again is harmless. */
 void ag_stream_drop(ag_stream *s);
 

@@ -115,7 +115,7 @@ static int receive(lua_State *L, int unused, lua_KContext context) {
   do {
     socklen_t size = sizeof from;
     from.ss_family = AF_UNSPEC;
-    n = recvfrom(s->fd, shared->scratch, sizeof shared->scratch, 0, (struct sockaddr *)&from, &size);
+    n = recvfrom(s->fd, shared->scratch, shared->scratch_size, 0, (struct sockaddr *)&from, &size);
   } while (n < 0 && errno == EINTR);
   if (n >= 0) {
     lua_pushlstring(L, shared->scratch, (size_t)n);
@@ -200,17 +200,13 @@ static int udp_send(lua_State *L) {
 /* ---- the rest ---- */
 
 /* socket:local_address(), socket:peer_address(): host and port; peer_address of a connected one. */
-static int push_name(lua_State *L, const char *operation, int (*get)(int, struct sockaddr *, socklen_t *)) {
-  udp *s = check_open(L, operation);
-  struct sockaddr_storage address;
-  socklen_t size = sizeof address;
-  if (get(s->fd, (struct sockaddr *)&address, &size) != 0)
-    return ag_uv_error(L, -errno, operation, NULL);
-  return ag_push_address(L, (struct sockaddr *)&address);
+static int udp_local_address(lua_State *L) {
+  return ag_push_socket_address(L, check_open(L, "local_address")->fd, false, NULL);
 }
 
-static int udp_local_address(lua_State *L) { return push_name(L, "local_address", getsockname); }
-static int udp_peer_address(lua_State *L) { return push_name(L, "peer_address", getpeername); }
+static int udp_peer_address(lua_State *L) {
+  return ag_push_socket_address(L, check_open(L, "peer_address")->fd, true, NULL);
+}
 
 /* socket:dropped(): how many datagrams came and found the queue full. */
 static int udp_dropped(lua_State *L) {
@@ -269,7 +265,7 @@ static int open_udp(lua_State *L) {
   if (remote.ss_family != AF_UNSPEC || local.ss_family != AF_UNSPEC)
     ag_address_text((struct sockaddr *)(remote.ss_family != AF_UNSPEC ? &remote : &local), name, sizeof name);
   uv_loop_t *loop = ag_uv_loop_for_handle(L, "udp");
-  udp **box = lua_newuserdatauv(L, sizeof *box, 0);
+  udp **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, UDP);
   udp *s = calloc(1, sizeof *s);

@@ -22,7 +22,7 @@ void ag_stream_wake_writers(ag_stream *s) { ag_waitlist_wake(&s->writers, 0); }
 
 static int written(lua_State *L, int unused, lua_KContext context) {
   (void)unused, (void)context;
-  ag_stream *s = ag_stream_check_open(L, "write");
+  ag_stream *s = ag_stream_still_open(L, "write");
   if (s->write_status != 0)
     return ag_uv_error(L, s->write_status, "write", s->name);
   lua_settop(L, 1);
@@ -77,8 +77,9 @@ static int write_later(ag_stream *s, const uv_buf_t *pieces, int n) {
 static int write_pieces(ag_stream *s, uv_buf_t *pieces, int n) {
   while (n > 0 && pieces->len == 0)
     pieces++, n--;
+  int done = 0;
   if (n > 0 && uv_stream_get_write_queue_size(&s->handle.stream) == 0) {
-    int done = uv_try_write(&s->handle.stream, pieces, (unsigned)n);
+    done = uv_try_write(&s->handle.stream, pieces, (unsigned)n);
     if (done < 0 && done != UV_EAGAIN)
       return done;
     for (size_t taken = done > 0 ? (size_t)done : 0; taken > 0; pieces++, n--) {
@@ -90,7 +91,10 @@ static int write_pieces(ag_stream *s, uv_buf_t *pieces, int n) {
       taken -= pieces->len;
     }
   }
-  return write_later(s, pieces, n);
+  int status = write_later(s, pieces, n);
+  if (status != 0 && done > 0) /* half a message is gone: what came after it would mean nothing */
+    s->write_status = status;
+  return status;
 }
 
 /* stream:write(...): writes strings and numbers; waits while too much is on its way. Returns the stream. */
@@ -197,10 +201,15 @@ static int stream_shutdown(lua_State *L) {
 typedef struct ag_linger {
   uv_close_cb on_close; /* first, as in ag_stream */
   uv_timer_t timer;
-  ag_stream *s;
+  ag_stream *s; /* NULL when it has closed */
 } ag_linger;
 
-static void on_linger_close(uv_handle_t *handle) { free(handle->data); }
+static void on_linger_close(uv_handle_t *handle) {
+  ag_linger *l = handle->data;
+  if (l->s != NULL) /* the loop closed the timer before the stream */
+    ag_stream_end_linger(l->s);
+  free(l);
+}
 
 static void on_linger(uv_timer_t *timer) { ag_stream_drop(((ag_linger *)timer->data)->s); }
 
@@ -225,6 +234,7 @@ void ag_stream_end_linger(ag_stream *s) {
   if (l == NULL)
     return;
   s->linger = NULL;
+  l->s = NULL;
   ag_uv_shared(s->handle.any.loop)->lingering--;
   if (!uv_is_closing((uv_handle_t *)&l->timer))
     uv_close((uv_handle_t *)&l->timer, on_linger_close);
@@ -248,12 +258,12 @@ int ag_stream_close(lua_State *L) {
   return 0;
 }
 
-/* stream:abort(): closes at once; a TCP peer sees a reset. */
+/* stream:abort(): closes at once, also what close() has left to be sent; a TCP peer sees a reset. */
 static int stream_abort(lua_State *L) {
   ag_stream *s = *(ag_stream **)luaL_checkudata(L, 1, AG_STREAM);
   if (s == NULL)
     return 0;
-  if (!s->closed && s->handle.any.type == UV_TCP) {
+  if (s->handle.any.data != NULL && !uv_is_closing(&s->handle.any) && s->handle.any.type == UV_TCP) {
     struct linger reset = {1, 0};
     uv_os_fd_t fd;
     if (uv_fileno(&s->handle.any, &fd) == 0)
@@ -271,5 +281,5 @@ void ag_stream_write_methods(lua_State *L) {
                                      {"close", ag_stream_close},
                                      {"abort", stream_abort},
                                      {NULL, NULL}};
-  luaL_setfuncs(L, methods, 0);
+  ag_stream_set_methods(L, methods);
 }
