@@ -94,13 +94,13 @@ end
 
 local function run_sender(self)
   local ok, err = pcall(send_all, self)
-  if ok and self.closing and self.unread and self.written then wait_for_end(self) end
-  self.sending = false
   if not ok then fail(self, err) end
-  if self.closing then finish(self) end
   local idle = self.idle
   self.idle = nil
   if idle and not idle:done() then idle:set_result() end
+  if ok and self.closing and self.unread and self.written then wait_for_end(self) end
+  self.sending = false
+  if self.closing then finish(self) end
 end
 
 -- Sends now what can be sent now; the rest follows.
@@ -190,19 +190,35 @@ end
 
 -- ---- the handshake ----
 
+-- f(...), but what it raises is returned, unless it was cancelled.
+local function try(f, ...)
+  local ok, result = pcall(f, ...)
+  if ok then return result end
+  if agather.is_error(result, agather.CancelledError) then error(result, 0) end
+  return nil, result
+end
+
+-- Where the peer has gone, writing fails before its alert, which says why, was read: what fails is raised only when there
+-- is nothing better to be said.
 local function shake(self)
+  local inner, failure = self.inner, nil
   while true do
     local done, code, text = self.engine:handshake()
-    local bytes = self.engine:take()
-    if bytes then self.inner:write(bytes) end -- also the alert that says why it failed
-    if done then return end
+    local bytes = not failure and self.engine:take() -- also the alert that says why it failed
+    if bytes then failure = select(2, try(inner.write, inner, bytes)) end
     if done == nil then
-      if code == "UNEXPECTED_EOF" then text = "the peer ended the connection during the handshake" end
-      error(tls_error(self, "handshake", code or "UNEXPECTED_EOF", text or "the peer closed the connection"), 0)
+      if code == nil or code == "UNEXPECTED_EOF" then
+        if failure then error(failure, 0) end
+        code, text = "UNEXPECTED_EOF", "the peer ended the connection during the handshake"
+      end
+      error(tls_error(self, "handshake", code, text), 0)
     end
-    local came = self.inner:read(CHUNK)
+    if done then break end
+    local came, unread = try(inner.read, inner, CHUNK)
+    if unread then error(failure or unread, 0) end
     if came then self.engine:feed(came) else self.engine:feed_end() end
   end
+  if failure then error(failure, 0) end
 end
 
 local function shake_within(self, seconds)

@@ -305,6 +305,40 @@ describe("a TLS stream", function()
       is_tls_error(err, "UNEXPECTED_EOF")
     end))
 
+    it("refuses and goes is heard, though writing fails first", task(function()
+      local over_client, over_server = net.pair()
+      agather.spawn(pcall, tls.server, over_server, server_options {
+        ca = certificates.ca_pem, verify_client = true, max_version = "TLSv1.2",
+      })
+      local writes = 0
+      local failing = {
+        read = function(_, n) return over_client:read(n) end,
+        close = function() over_client:close() end,
+        write = function(_, bytes)
+          writes = writes + 1
+          over_client:write(bytes)
+          if writes == 2 then error(agather.OSError("write: broken pipe (EPIPE)", { code = "EPIPE" })) end
+        end,
+      }
+      is_tls_error(raises("the peer refused with the alert: handshake failure", tls.client, failing, client_options()),
+        "SSLV3_ALERT_HANDSHAKE_FAILURE")
+      assert.equal(2, writes)
+    end))
+
+    it("goes without a word leaves the error of writing", task(function()
+      local written = false
+      local gone = {
+        read = function() return nil end,
+        close = function() end,
+        write = function()
+          written = true
+          error(agather.OSError("write: broken pipe (EPIPE)", { code = "EPIPE" }))
+        end,
+      }
+      assert.equal("EPIPE", raises("broken pipe", tls.client, gone, client_options()).code)
+      assert.is_true(written)
+    end))
+
     it("sends garbage gets an alert and no more", task(function()
       for _, garbage in ipairs { "hello, is this TLS?", ("\0"):rep(100), "\x16\x03\x01\x00\x05\x01\x00\x00\x01\xff",
         "\x15\x03\x01\x00\x02\x02\x28" } do
@@ -431,6 +465,17 @@ describe("a TLS stream", function()
         os.remove(script)
       end)
     end
+
+    it("lets a writer go when all is sent, though it waits for the peer's end", task(function()
+      local client = pair()
+      local writer = agather.spawn(client.write, client, ("x"):rep(70000)) -- too much for the stream below
+      turns(5)
+      assert.is_false(writer:done())
+      client:close()
+      client.transport.inner.transport.outgoing:read(1 << 20) -- the peer takes it, and says nothing
+      writer:await()
+      assert.is_not_nil(client.transport.engine)
+    end))
 
     it("is closed for good after a while when the peer takes nothing", function()
       support.virtual(function()
