@@ -203,6 +203,27 @@ describe("tls", function()
     assert.is_true(resumed "a.example")
   end))
 
+  it("runs in several Lua states on threads of their own at once", task(function()
+    local function shake_hands(folder)
+      local ours = require "agather"
+      return ours.run(function()
+        for _ = 1, 5 do
+          local over_client, over_server = ours.net.pair()
+          local serving = ours.spawn(ours.tls.server, over_server,
+            { cert = folder .. "/server.pem", key = folder .. "/server.key" })
+          local client <close> = ours.tls.client(over_client, { ca_file = folder .. "/ca.pem", server_name = "a.example" })
+          local server <close> = serving:await()
+          client:write("hello\n")
+          assert(server:read() == "hello")
+        end
+        return "done"
+      end)
+    end
+    local function in_worker() return agather.worker.run(shake_hands, certificates.folder) end
+    local results = agather.gather(in_worker, in_worker, in_worker):await()
+    assert.same({ "done", "done", "done" }, { results[1], results[2], results[3] })
+  end))
+
   it("speaks TLS within TLS", task(function()
     local outer_client, outer_server = pair()
     local client, server = pair({ server_name = "x.b.example" }, nil, outer_client, outer_server)
