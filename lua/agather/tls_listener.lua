@@ -37,20 +37,28 @@ local function shake(self, inner)
   end
 end
 
+local function accept_one(self)
+  local inner = self.inner:accept()
+  local ok, task = pcall(agather.spawn, shake, self, inner)
+  if not ok then
+    inner:close()
+    error(task, 0)
+  end
+  self.shaking[task] = inner
+  task:add_done_callback(self.on_shaken)
+end
+
 -- Accepts while somebody waits in accept.
 local function accept_all(self)
   while true do
     self.places:acquire()
-    local ok, inner = pcall(self.inner.accept, self.inner)
+    local ok, err = pcall(accept_one, self)
     if not ok then
       self.places:release()
-      if agather.is_error(inner, agather.CancelledError) then error(inner, 0) end
-      if not self.closed then self.ready:put_nowait { failure = inner } end
+      if agather.is_error(err, agather.CancelledError) then error(err, 0) end
+      if not self.closed then self.ready:put_nowait { failure = err } end
       return
     end
-    local task = agather.spawn(shake, self, inner)
-    self.shaking[task] = inner
-    task:add_done_callback(self.on_shaken)
   end
 end
 
@@ -118,7 +126,7 @@ return function(inner, prepare, on_error)
   end
   self.leaving = setmetatable({}, { __close = function()
     self.waiting = self.waiting - 1
-    if self.waiting > 0 then return end
+    if self.waiting > 0 or not self.accepting then return end
     self.accepting:cancel()
     self.accepting = nil
   end })

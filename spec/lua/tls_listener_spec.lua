@@ -120,6 +120,31 @@ describe("a TLS listener", function()
     assert.is_nil(client:read())
   end))
 
+  it("raises where no task can be made, and goes on", task(function()
+    local listener <close>, port = listen()
+    local spawn, allowed = agather.spawn, 0
+    local function accept_with(tasks)
+      allowed = tasks
+      agather.spawn = function(...)
+        allowed = allowed - 1
+        if allowed < 0 then error("too many tasks", 0) end
+        return spawn(...)
+      end
+      local ok, err = pcall(listener.accept, listener)
+      agather.spawn = spawn
+      assert.is_false(ok)
+      assert.equal("too many tasks", err)
+    end
+    accept_with(0) -- the one that accepts
+    local refused <close> = net.connect("127.0.0.1", port)
+    accept_with(1) -- the one that shakes hands
+    pcall(refused.read, refused, "a") -- returns, for the connection was closed
+    local accepted = agather.spawn(listener.accept, listener)
+    local client <close> = connect(port)
+    accepted:await():close()
+    assert.is_nil(client:read())
+  end))
+
   it("that is closed wakes who waits, ends handshakes, and is closed twice without harm", task(function()
     local listener, port = listen()
     local waiting = { agather.spawn(listener.accept, listener), agather.spawn(listener.accept, listener) }
