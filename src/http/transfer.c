@@ -227,7 +227,7 @@ static void stop(transfer *t) {
 
 static transfer *check_transfer(lua_State *L) {
   transfer *t = *(transfer **)luaL_checkudata(L, 1, TRANSFER);
-  if (t->closed)
+  if (t == NULL || t->closed)
     ag_os_error(L, "EBADF", 9, "the response is closed", "http", NULL);
   return t;
 }
@@ -236,6 +236,8 @@ static transfer *check_transfer(lua_State *L) {
 ** memory stays until the userdata, which is on its stack, is collected. */
 static int transfer_close(lua_State *L) {
   transfer *t = *(transfer **)luaL_checkudata(L, 1, TRANSFER);
+  if (t == NULL) /* a state that closes has collected it, and closes the variables of its threads then */
+    return 0;
   t->closed = true;
   stop(t);
   buffer_free(&t->head);

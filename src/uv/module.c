@@ -10,7 +10,7 @@ int luaopen_agather_uv(lua_State *L) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) == LUA_TTABLE)
     return 1;
   lua_pop(L, 1);
-  static const ag_uv_functions functions = {ag_uv_loop, ag_uv_error};
+  static const ag_uv_functions functions = {ag_uv_loop};
   lua_pushlightuserdata(L, (void *)&functions);
   lua_setfield(L, LUA_REGISTRYINDEX, AG_UV_SHARE);
   lua_newtable(L);

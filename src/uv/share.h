@@ -15,8 +15,6 @@ typedef struct ag_uv_functions {
   ** When the loop closes, each handle still open is closed with the uv_close_cb that its data points to: a struct
   ** whose first member is that function; or without one where data is NULL. */
   uv_loop_t *(*loop)(lua_State *L, const char *what);
-  /* Raises an OSError for a libuv status. */
-  int (*error)(lua_State *L, int status, const char *operation, const char *address);
 } ag_uv_functions;
 
 /* The functions of agather.uv; borrowed, they live as long as the Lua state. Raises when the module is missing. */
