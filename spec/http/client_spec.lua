@@ -225,6 +225,7 @@ describe("a client", function()
       { limits = { max_connections = 0 } })
     support.raises("with http:// or https:// expected", http.Client, { base_url = "example.org" })
     support.raises("option 'verify' must be a string, got 5", http.Client, { verify = 5 })
+    support.raises("header 'Content-Length' is not one for all requests", http.Client, { headers = { ["content-length"] = 1 } })
     support.raises("option 'cert': unknown key 'file'", http.Client, { cert = { file = "x" } })
   end)
 end)
@@ -306,7 +307,7 @@ describe("a redirect", function()
       local base, state = servers.own(routes {
         ["/away"] = moved("302 Found", other .. "/there"), ["/near"] = moved("302 Found", "/here"),
       })
-      local client <close> = http.Client { headers = { ["X-Api-Key"] = "k" } }
+      local client <close> = http.Client { headers = { ["X-Api-Key"] = "k", Host = "virtual.example" } }
       local options = {
         auth = { "user", "pass" }, cookies = { a = "b" }, headers = { ["X-Session-Token"] = "s", ["X-Plain"] = "p" },
       }
@@ -316,12 +317,14 @@ describe("a redirect", function()
       assert.is_nil(there.cookie)
       assert.is_nil(there["x-api-key"])
       assert.is_nil(there["x-session-token"])
+      assert.equal("localhost:" .. other_state.port, there.host)
       assert.equal("p", there["x-plain"])
       client:get(base .. "/near", options)
       local here = state.requests[3].headers
       assert.equal("Basic dXNlcjpwYXNz", here.authorization)
       assert.equal("a=b", here.cookie)
       assert.equal("k", here["x-api-key"])
+      assert.equal("virtual.example", here.host)
       client:get(base .. "/away", { auth = { bearer = "t" } })
       assert.is_nil(other_state.requests[2].headers.authorization)
     end)
@@ -409,6 +412,32 @@ describe("a proxy", function()
     assert.is_true(ok, err)
   end)
 
+  it("of SOCKS is given the name, and passes bytes on", function()
+    agather.run(function()
+      local base, state = servers.own(fine)
+      local asked
+      local bound = agather.future()
+      agather.spawn(agather.net.serve, "127.0.0.1", 0, function(stream)
+        stream:read_exactly(stream:read_exactly(2):byte(2))
+        stream:write("\5\0")
+        local kind, length = select(4, stream:read_exactly(5):byte(1, 5))
+        asked = kind == 3 and stream:read_exactly(length)
+        stream:read_exactly(2)
+        stream:write("\5\0\0\1\127\0\0\1\0\0")
+        local there <close> = agather.net.connect("127.0.0.1", state.port)
+        there:write(stream:read_until("\r\n\r\n"))
+        stream:write(there:read_until("fine"))
+      end, { on_listen = function(listener) bound:set_result(select(2, listener:local_address())) end })
+      local port = bound:await()
+      for _, scheme in ipairs { "socks5", "socks5h" } do
+        asked = nil
+        local url = "http://nosuch.invalid" .. base:match(":%d+$")
+        assert.equal("fine", http.get(url, { proxy = ("%s://127.0.0.1:%d"):format(scheme, port) }):text())
+        assert.equal("nosuch.invalid", asked)
+      end
+    end)
+  end)
+
   it("that cannot be reached is a ConnectError", function()
     agather.run(function()
       local err = support.raises("", http.get, "http://nosuch.invalid/", { proxy = "http://127.0.0.1:1" })
@@ -437,6 +466,8 @@ describe("an error", function()
       local err = support.raises("GET http://127.0.0.1:1/: ", http.get, "http://127.0.0.1:1/")
       assert.is_true(agather.is_error(err, http.ConnectError))
       assert.truthy(err.cause:find("connect"))
+      assert.equal("ECONNREFUSED", err.code)
+      assert.equal("integer", math.type(err.errno))
       err = support.raises("cannot resolve nosuch.invalid", http.get, "http://nosuch.invalid/")
       assert.is_true(agather.is_error(err, http.ConnectError))
     end)

@@ -113,6 +113,16 @@ describe("nginx", function()
   it("refuses what it does not take, in the middle of a large upload", with(function()
     local response = http.post(nginx.url .. "/hello.txt", { body = ("x"):rep(4 << 20) })
     assert.is_true(response.status == 413 or response.status == 405, response.status)
+    for _, options in ipairs { {}, { http2 = true } } do
+      local left = 200
+      options.verify = nginx.ca
+      options.body = function()
+        left = left - 1
+        if left % 10 == 0 then agather.sleep(0) end
+        return left >= 0 and ("y"):rep(1000) or nil
+      end
+      assert.equal(405, http.post(nginx.tls_url .. "/hello.txt", options).status)
+    end
   end))
 end)
 

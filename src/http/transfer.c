@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <uv.h>
 
 enum {
   HIGH_WATER = 256 * 1024, /* a body that is read while it comes: bytes kept before the peer has to wait */
@@ -202,6 +203,8 @@ static void on_ended(http_job *job, CURLcode code, http_end why) {
   t->ended = true;
   t->code = code;
   t->why = why;
+  if (code != CURLE_OK && why == HTTP_CURL)
+    curl_easy_getinfo(job->easy, CURLINFO_OS_ERRNO, &t->os_error);
   if (job->state == HTTP_IDLE)
     clear_curl(t);
   http_multi_wake(t->multi, &t->wait);
@@ -452,7 +455,8 @@ static const char *kind_of(const transfer *t) {
   }
 }
 
-/* transfer:failure(): nil when it ended well; else what failed, and the cause in curl's words. */
+/* transfer:failure(): nil when it ended well; else what failed, the cause in curl's words, and the system's error by
+** name and number, where one is behind it. */
 static int transfer_failure(lua_State *L) {
   const transfer *t = check_transfer(L);
   if (!t->ended || t->code == CURLE_OK) {
@@ -461,8 +465,11 @@ static int transfer_failure(lua_State *L) {
   }
   lua_pushstring(L, kind_of(t));
   lua_pushstring(L, t->error[0] != '\0' ? t->error : curl_easy_strerror(t->code));
-  lua_pushinteger(L, t->code);
-  return 3;
+  if (t->os_error == 0)
+    return 2;
+  lua_pushstring(L, uv_err_name(-(int)t->os_error));
+  lua_pushinteger(L, t->os_error);
+  return 4;
 }
 
 void http_open_transfer(lua_State *L) {

@@ -49,6 +49,7 @@ typedef struct transfer {
   http_refusal refusal;
   CURLcode code;
   http_end why;
+  long os_error; /* errno behind [code], or 0 */
 } transfer;
 
 /* Appends [n] bytes; false when out of memory. */

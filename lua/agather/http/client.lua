@@ -144,8 +144,8 @@ local function feed(hop, transfer, event)
 end
 
 local function check_failure(hop, transfer)
-  local kind, cause, code = transfer:failure()
-  if kind then errors.raise_failure(hop, hop.limits, kind, cause, code) end
+  local kind, cause, code, number = transfer:failure()
+  if kind then errors.raise_failure(hop, hop.limits, kind, cause, code, number) end
 end
 
 local function response_fields(hop, history)
@@ -203,10 +203,11 @@ end
 
 local redirects = { [301] = true, [302] = true, [303] = true, [307] = true, [308] = true }
 
--- Headers that may tell another host what it must not know: by what they are called, as scripts have their own.
-local function is_secret(name)
+-- Headers that are for one host alone: its name, and what another must not know, by what they are called, as scripts
+-- have their own.
+local function is_for_host(name)
   name = name:lower()
-  return name:find("auth") or name:find("cookie") or name:find("token") or name:find("secret") or name:find("api%-?key")
+  return name == "host" or name:find("auth") or name:find("cookie") or name:find("token") or name:find("secret") or name:find("api%-?key")
 end
 
 local function without(headers, unwanted)
@@ -243,7 +244,7 @@ end
 local function follow(hop, response)
   local target = target_of(hop, response.headers.location)
   if not url.same_origin(hop.target, target) then
-    hop.headers = without(hop.headers or hop.client.headers, is_secret)
+    hop.headers = without(hop.headers or hop.client.headers, is_for_host)
     hop.auth, hop.cookie = nil, nil
   end
   local method = method_after(response.status, hop.method)
@@ -518,6 +519,9 @@ function methods:close()
 end
 
 metatable.__close = methods.close
+metatable.__gc = function(self)
+  if not self.closed and not self.shared then open_clients = open_clients - 1 end
+end
 metatable.__tostring = function(self)
   return ("Client: %s%s"):format(self.settings.base_url or "any host", self.closed and ", closed" or "")
 end
@@ -529,6 +533,9 @@ end
 local function Client(options, shared)
   options = options_of.client(options, 1, "Client")
   local headers = Headers.merge(options_of.default_headers(), Headers.new(options.headers, 1, "Client"))
+  for _, name in ipairs { "Transfer-Encoding", "Content-Length" } do
+    if headers[name] then check.fail(1, "Client", ("header '%s' is not one for all requests"):format(name)) end
+  end
   if options.auth and options.auth.bearer and not headers.Authorization then
     headers:set("Authorization", "Bearer " .. options.auth.bearer)
   end
@@ -538,6 +545,7 @@ local function Client(options, shared)
     settings = options, headers = headers, plain_lines = Headers.lines(headers), share = share, hosts = {},
     gate = limits.max_connections and agather.Semaphore(limits.max_connections),
     keepalive = limits.keepalive_expiry, surroundings = proxy.environment(),
+    shared = shared,
   }, metatable)
   if not shared then open_clients = open_clients + 1 end
   for _, cookie in ipairs(options.first_cookies) do share:set_cookie(cookie) end

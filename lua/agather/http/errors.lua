@@ -5,7 +5,8 @@ local errors = {}
 
 --- What went wrong with a request; the base of all below but TLSError and TimeoutError, which agather itself has.
 errors.Error = agather.Error:subclass("HTTPError")
---- No connection: the name is unknown, nobody listens, the network is away.
+--- No connection: the name is unknown, nobody listens, the network is away. .code as an OSError's ("ECONNREFUSED"), where
+--- the system gave one, and .errno.
 errors.ConnectError = errors.Error:subclass("ConnectError")
 --- The peer's certificate, or the TLS connection; an agather.TLSError.
 errors.TLSError = agather.TLSError:subclass("TLSError")
@@ -55,14 +56,15 @@ function errors.timed_out(request, phase, seconds)
 end
 
 --- Raises the error of a transfer that failed; [limits] holds timeouts and max_body.
-function errors.raise_failure(request, limits, kind, cause, code)
+function errors.raise_failure(request, limits, kind, cause, code, number)
   if kind == "memory" then error("not enough memory", 0) end
   local class, phase = kinds[kind][1], kinds[kind][2]
   if phase then errors.timed_out(request, phase, limits["timeout_" .. phase] or 0) end
   if kind == "body" then cause = ("the body is longer than %d bytes"):format(limits.max_body) end
   if kind == "head" then cause = "the head of the response is too long" end
   if kind == "closed" then cause = "the loop has closed" end
-  errors.raise(class, request, cause, { code = code })
+  if code then cause = ("%s (%s)"):format(cause, code) end
+  errors.raise(class, request, cause, { code = code, errno = number })
 end
 
 return errors

@@ -17,7 +17,9 @@ local function parse(text)
   local parts, problem = url.parse("http://" .. user .. rest)
   if not parts then return nil, problem end
   local port = text:match("^%a[%w]*://[^/]*:(%d+)/?$") or ports[scheme:lower()]
-  return { url = text:match("^(.-)/?$"), scheme = scheme:lower(), host = parts.host, port = port }
+  -- A proxy of socks looks names up itself: curl would do it on a thread of its own.
+  local through = text:match("^(.-)/?$"):gsub("^[Ss][Oo][Cc][Kk][Ss]5://", "socks5h://")
+  return { url = through, scheme = scheme:lower(), host = parts.host, port = port }
 end
 
 --- Checks the option 'proxy': a URL, false for none, nil for that of the environment.

@@ -65,10 +65,10 @@ local function next_piece(self)
   end
   local piece = transfer:read()
   if piece then return piece end
-  local kind, cause, code = transfer:failure()
+  local kind, cause, code, number = transfer:failure()
   self._closed = kind and true or nil
   finish(self)
-  if kind then errors.raise_failure(self.request, self._limits, kind, cause, code) end
+  if kind then errors.raise_failure(self.request, self._limits, kind, cause, code, number) end
   return nil
 end
 
