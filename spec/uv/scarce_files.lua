@@ -21,7 +21,7 @@ agather.run(function()
   file:seek("set", 0)
   for _ in file:lines() do agather.sleep(0) end
   fs.open(path) -- left to the collector
-  local handler <close> = signal.on("SIGUSR1", function() end)
+  local _ <close> = signal.on("SIGUSR1", function() end)
   for _, f in ipairs { fs.read_file, fs.open, function() signal.wait("SIGUSR1", "SIGUSR2") end } do
     local task = agather.spawn(f, path)
     agather.sleep(0)

@@ -138,7 +138,7 @@ bool ag_budget_init(ag_limiter *limiter) {
     return limiter->ticker != NULL;
   }
   limiter->every = EVERY;
-  if (limits->instructions != 0 && limits->instructions < 10 * EVERY)
+  if (limits->instructions != 0 && limits->instructions / 10 < EVERY)
     limiter->every = limits->instructions < 10 ? 1 : (int)(limits->instructions / 10);
   return true;
 }

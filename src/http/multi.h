@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 
 #include "agather.h"
+#include "noreturn.h"
 
 typedef struct http_multi http_multi;
 

@@ -5,6 +5,8 @@
 #include <lauxlib.h>
 #include <stddef.h>
 
+#include "noreturn.h"
+
 enum { JSON_MAX_DEPTH = 512 };
 
 /* The metatable of tables that are arrays also when they are empty, in the registry. */

@@ -16,8 +16,8 @@ uv_loop_t *ag_uv_loop_for_handle(lua_State *L, const char *what);
 /* What the streams of one loop share. */
 typedef struct ag_shared {
   ag_blocks blocks;
-  unsigned lingering;  /* streams that the script has closed and that send the rest */
-  char *scratch;       /* what is read goes through here: a large block, used within one callback */
+  unsigned lingering; /* streams that the script has closed and that send the rest */
+  char *scratch;      /* what is read goes through here: a large block, used within one callback */
   size_t scratch_size;
 } ag_shared;
 
