@@ -38,18 +38,9 @@ describe("a host", function()
     assert.same({ "input of 6 bytes", "task\t1", "task\t2", "task\t3" }, lines)
   end)
 
-  it("computes on a pool of threads, whose answers are futures", function()
-    local text, ok = output_of("timeout 20 " .. build .. "embed_pool")
-    assert.is_true(ok, text)
-    assert.equal("primes\t9592\nprimes\t168\nprimes\t4\nnegative\tfalse\tthe limit is below zero\n"
-      .. "the loop ran on\ttrue\ncancelled\ttrue\n", text)
-  end)
+  it("computes on a pool of threads, whose answers are futures", function() check "pool" end)
 
-  it("has two states in two threads that send each other messages", function()
-    local text, ok = output_of("timeout 20 " .. build .. "embed_threads")
-    assert.is_true(ok, text)
-    assert.equal("pong to ping 1\npong to ping 2\npong to ping 3\nnobody is left to answer\n", text)
-  end)
+  it("has two states in two threads that send each other messages", function() check "threads" end)
 end)
 
 describe("a host of foreign scripts", function()

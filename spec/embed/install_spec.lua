@@ -18,7 +18,7 @@ end
 local function have(packages) return (hosts.shell("pkg-config --exists " .. packages)) end
 
 -- Hosts whose scripts need no module in a file: they run with the static library as well.
-local has_no_files = { game = true, poll = true, smallest = true }
+local has_no_files = { game = true, poll = true, pool = true, smallest = true, threads = true }
 
 -- Where Lua finds the installed copy, and nothing else of ours.
 local environment = ("env -u LUA_INIT LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua' "
