@@ -1,6 +1,7 @@
 /* A host that takes its steps from its arguments, for limits_spec.lua:
 **   memory=BYTES reserve=BYTES   the cap; before everything else
-**   instructions= seconds= signal= tasks= timers= callbacks= items= handles= string= chunk= elements=   set a field
+**   instructions= seconds= signal= grace= tasks= timers= callbacks= items= handles= string= chunk= elements=   set a
+*field
 **   limit        ag_set_limits with the fields so far        unlimit   ag_set_limits(NULL)
 **   restrict     ag_restrict(NULL)                            restrict=a,b,c
 **   do=CODE      runs Lua code outside of tasks
@@ -103,6 +104,8 @@ static bool set_field(host *h, const char *name, const char *value) {
     h->limits.instructions = (unsigned long long)atof(value);
   else if (strcmp(name, "seconds") == 0)
     h->limits.seconds = atof(value);
+  else if (strcmp(name, "grace") == 0)
+    h->limits.grace = atof(value);
   else if (strcmp(name, "signal") == 0)
     h->limits.signal = SIGRTMIN + atoi(value);
   else if (strcmp(name, "memory") == 0)

@@ -25,13 +25,17 @@ static int64_t processor_time(void) {
 
 static void on_hook(lua_State *L, lua_Debug *ar);
 
-static void arm(lua_State *L, int every) { lua_sethook(L, on_hook, LUA_MASKCOUNT, every); }
+/* Setting a hook walks all calls of the thread: not again where it is set. */
+static void arm(lua_State *L, int every) {
+  if (lua_gethookcount(L) != every || lua_gethook(L) != on_hook)
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, every);
+}
 
 /* Sets the hook to how it is while nothing is spent. */
 static void disarm(lua_State *L, const ag_limiter *limiter) {
   if (limiter == NULL || limiter->ticking)
     lua_sethook(L, NULL, 0, 0);
-  else if (lua_gethookcount(L) != limiter->every)
+  else
     arm(L, limiter->every);
 }
 
@@ -60,8 +64,12 @@ static void begin_cleaning(ag_limiter *limiter) {
   limiter->late = false;
 }
 
+/* The registry's key of the traceback of the step that has spent its budget. */
+static const char traceback_key = 0;
+
 static int raise_spent(lua_State *L, ag_state *S, const char *name) {
-  const ag_limits *limits = &S->limiter->limits;
+  ag_limiter *limiter = S->limiter;
+  const ag_limits *limits = &limiter->limits;
   luaL_checkstack(L, 20, NULL);
   bool instructions = name[0] == 'i';
   if (instructions)
@@ -77,8 +85,16 @@ static int raise_spent(lua_State *L, ag_state *S, const char *name) {
     lua_pushnumber(L, limits->seconds);
   lua_setfield(L, -2, "value");
   /* Message handlers run with hooks off, so they must find the traceback here: looking for it in the class could run
-  ** a script's __index. */
-  luaL_traceback(L, L, NULL, 0);
+  ** a script's __index. It is made once: a script that catches the error at each of a hundred thousand levels would
+  ** otherwise have us walk them as often. */
+  if (!limiter->traced) {
+    limiter->traced = true;
+    luaL_traceback(L, L, NULL, 0);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &traceback_key);
+  } else {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &traceback_key);
+  }
   lua_setfield(L, -2, "traceback");
   return lua_error(L);
 }
@@ -149,7 +165,7 @@ static void begin(ag_limiter *limiter) {
   limiter->stage = AG_FREE;
   limiter->left = (int64_t)limiter->limits.instructions;
   limiter->deadline = 0;
-  limiter->late = false;
+  limiter->late = limiter->traced = false;
   limiter->steps++;
 }
 

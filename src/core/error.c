@@ -23,6 +23,9 @@ static const char *const class_names[] = {"CancelledError",
                                           "LimitError",
                                           NULL};
 
+/* Scripts derive classes of their own, and can make a circle of them. */
+enum { PARENTS_MAX = 100 };
+
 /* Marks the classes: a table is a class when it holds this key. */
 static const char class_mark = 0;
 
@@ -152,7 +155,7 @@ bool ag_error_is(lua_State *L, ag_state *S, int index, const char *name) {
   lua_getfield(L, -1, name);
   lua_replace(L, -2); /* object's class, wanted class */
   bool found = false;
-  while (lua_istable(L, -2)) {
+  for (int depth = 0; depth < PARENTS_MAX && lua_istable(L, -2); depth++) {
     if (lua_rawequal(L, -1, -2)) {
       found = true;
       break;
@@ -178,7 +181,7 @@ static int is_error(lua_State *L) {
   }
   lua_settop(L, 2);
   lua_getmetatable(L, 1);
-  while (lua_istable(L, 3)) {
+  for (int depth = 0; depth < PARENTS_MAX && lua_istable(L, 3); depth++) {
     if (lua_rawequal(L, 2, 3)) {
       lua_pushboolean(L, 1);
       return 1;

@@ -321,9 +321,11 @@ static int gather_list(lua_State *L) {
     options = 2;
   }
   lua_Integer n = luaL_len(L, 1);
-  lua_createtable(L, (int)n, 1);
+  lua_createtable(L, n < 1 << 20 ? (int)n : 0, 1);
   for (lua_Integer i = 1; i <= n; i++) {
     lua_geti(L, 1, i);
+    if (!ag_awaitable(L, S, 4)) /* gather_values says so; what comes after it may be without end */
+      n = i;
     lua_rawseti(L, 3, i);
   }
   return gather_values(L, S, 3, n, options, false);

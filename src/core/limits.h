@@ -17,6 +17,7 @@ typedef struct ag_limiter {
   lua_State *volatile innermost; /* the hook is armed here when the time is over */
   uint8_t stage;                 /* enum ag_stage */
   const char *which;             /* the budget that is spent */
+  bool traced;                   /* its traceback was taken */
   /* Where the hook is always armed: */
   int every;        /* instructions between two calls of it, or 0 */
   int charged;      /* for coroutines, since the clock was looked at */

@@ -285,19 +285,15 @@ void ag_report_suspects(lua_State *L, ag_loop *loop, bool all) {
     }
     lua_settop(L, top);
   }
-  while (S->reported > 0) {
+  while (S->told < S->reported) { /* a handler may bring about more */
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->reports);
-    int reports = lua_gettop(L);
-    lua_rawgeti(L, reports, 1);
-    for (lua_Integer i = 1; i < S->reported; i++) {
-      lua_rawgeti(L, reports, i + 1);
-      lua_rawseti(L, reports, i);
-    }
+    lua_rawgeti(L, -1, ++S->told);
     lua_pushnil(L);
-    lua_rawseti(L, reports, S->reported--);
+    lua_rawseti(L, -3, S->told);
     report_one(L, loop);
     lua_settop(L, top);
   }
+  S->reported = S->told = 0;
 }
 
 static int loop_call_exception_handler(lua_State *L) {

@@ -2,6 +2,9 @@
 ** all the same is cancelled again, but not for ever: what is still there then is reported when the loop closes. */
 #include "core/shutdown.h"
 
+#include <math.h>
+
+#include "core/limits.h"
 #include "core/report.h"
 #include "core/task.h"
 
@@ -57,6 +60,7 @@ static lua_Integer push_pending(lua_State *L, ag_loop *loop) {
 
 static void cancel_all(lua_State *L, ag_loop *loop) {
   ag_state *S = loop->S;
+  double first = S->limiter != NULL && S->limiter->limits.grace > 0 ? S->limiter->limits.grace : first_grace;
   for (int round = 0; round < ROUNDS && loop->tasks > 0; round++) {
     lua_Integer n = push_pending(L, loop);
     int list = lua_gettop(L);
@@ -68,7 +72,7 @@ static void cancel_all(lua_State *L, ag_loop *loop) {
     }
     grace g = {{{{NULL, NULL}, grace_over}, 0}, false};
     ag_link_init(&g.timer.node.link);
-    if (!ag_timer_start(&loop->timers, &g.timer, ag_loop_time(loop) + (round == 0 ? first_grace : next_grace)))
+    if (!ag_timer_start(&loop->timers, &g.timer, ag_loop_time(loop) + (round == 0 ? first : fmin(first, next_grace))))
       return;
     lua_pushcfunction(L, finish_tasks);
     lua_pushlightuserdata(L, loop);

@@ -64,6 +64,7 @@ typedef struct ag_state {
   int saved_mask, saved_count;
   int reports;          /* registry reference: list of what __gc found */
   lua_Integer reported; /* length of that list */
+  lua_Integer told;     /* so many of them have been reported */
   int companions;       /* registry reference: see companion.c */
   int companion_count;
   int module;         /* registry reference: the module's table */
