@@ -11,7 +11,8 @@
 **   ag_uv_detach(bridge);
 **   ag_loop_destroy(L, loop);
 **
-** Where scripts use Lua's luv too, give it the same loop, luv_set_loop(L, uv), before they load it. */
+** Where scripts use Lua's luv too, give it the same loop, luv_set_loop(L, uv), before they load it, and take away its
+** function walk: luv 1.44 ends the process when the loop has handles that are not luv's, such as any of the host's. */
 #ifndef AGATHER_UV_H
 #define AGATHER_UV_H
 

@@ -38,6 +38,8 @@ int main(void) {
   luaL_openlibs(L);
   luv_set_loop(L, &uv); /* before luv opens, or it makes a loop of its own */
   luaL_requiref(L, "luv", luaopen_luv, 0);
+  lua_pushnil(L);
+  lua_setfield(L, -2, "walk"); /* luv 1.44 crashes where it meets handles of the host */
   lua_pop(L, 1);
 
   ag_loop *loop = NULL;

@@ -19,15 +19,29 @@ static void spawn_later(uv_timer_t *timer) {
   uv_close((uv_handle_t *)timer, NULL);
 }
 
-static void count_one(uv_handle_t *handle, void *count) {
-  (void)handle;
-  ++*(int *)count;
+static ag_uv *bridge;
+
+typedef struct counts {
+  int all, known; /* known: their data is what ag_uv_attach returned */
+} counts;
+
+static void count_one(uv_handle_t *handle, void *data) {
+  counts *c = (counts *)data;
+  c->all++;
+  c->known += handle->data == bridge;
 }
 
-static int handles(void) {
-  int count = 0;
-  uv_walk(&uv, count_one, &count);
-  return count;
+static counts handles(void) {
+  counts c = {0, 0};
+  uv_walk(&uv, count_one, &c);
+  return c;
+}
+
+/* all_known(): whether all handles in the host's loop can be told to be agather's. */
+static int all_known(lua_State *state) {
+  counts c = handles();
+  lua_pushboolean(state, c.all > 0 && c.all <= 6 && c.all == c.known);
+  return 1;
 }
 
 int main(void) {
@@ -38,9 +52,10 @@ int main(void) {
   if (ag_open(L) != AG_OK)
     return 1;
   lua_setglobal(L, "agather");
+  lua_register(L, "all_known", all_known);
   if (ag_loop_create(L, &loop) != AG_OK)
     return 1;
-  ag_uv *bridge = ag_uv_attach(L, loop, &uv);
+  bridge = ag_uv_attach(L, loop, &uv);
   printf("an idle loop: %d\n", uv_run(&uv, UV_RUN_DEFAULT));
 
   spawn("for i = 1, 3 do agather.sleep(0.005) end print('spawned while idle')");
@@ -67,6 +82,7 @@ int main(void) {
         "local s = net.connect('127.0.0.1', port) "
         "s:write('echo\\n') "
         "print('net: ' .. s:read('l')) "
+        "print('known: ' .. tostring(all_known())) "
         "s:close() listener:close()");
   ag_uv_update(bridge);
   uv_run(&uv, UV_RUN_DEFAULT);
@@ -77,7 +93,7 @@ int main(void) {
   printf("a sleeper keeps it alive: %s\n", uv_loop_alive(&uv) ? "yes" : "no");
   ag_uv_detach(bridge);
   uv_run(&uv, UV_RUN_DEFAULT);
-  printf("detached: %d handles\n", handles());
+  printf("detached: %d handles\n", handles().all);
 
   bridge = ag_uv_attach(L, loop, &uv);
   spawn("closed = agather.get_running_loop() agather.sleep(3600)");

@@ -28,6 +28,8 @@ describe("the libuv loop of a host", function()
 
   it("follows the loop to another descriptor", function() says("net: echo!") end)
 
+  it("has no handle of a script, and those of agather can be told", function() says("known: true") end)
+
   it("is kept alive by a task that sleeps", function() says("a sleeper keeps it alive: yes") end)
 
   it("is free of all handles after detaching, with tasks left", function() says("detached: 0 handles") end)
