@@ -75,7 +75,8 @@ AG_API bool ag_alive(const ag_loop *loop);
 
 /* The loop that runs now; where none does, the one that was made last and is not closed; or NULL. [-0, +0, -] */
 AG_API ag_loop *ag_loop_of(lua_State *L);
-/* The same for hosts that give scripts a share of each frame: runs what is ready, and what that makes ready, until
+
+/* ag_step for hosts that give scripts a share of each frame: runs what is ready, and what that makes ready, until
 ** nothing is or [seconds] have passed; AG_MORE: some of it is left for the next step. A task is not stopped in the
 ** middle: one that computes for long without waiting overruns. However short the time, one task runs.
 ** [-0, +0|1, -] */
@@ -253,7 +254,7 @@ AG_API void ag_loop_release(ag_loop *loop);
 ** with ag_alloc, opens the library, sets limits, restricts, and only then loads scripts:
 **
 **   ag_memory memory = {.limit = 64 << 20, .reserve = 64 << 10};
-**   lua_State *L = lua_newstate(ag_alloc, &memory);
+**   lua_State *L = ag_newstate(ag_alloc, &memory);
 **   luaL_openlibs(L);
 **   ag_limits limits = {.instructions = 10000000, .seconds = 0.1, .tasks = 10000, .timers = 10000, .callbacks = 10000,
 **                       .items = 100000, .handles = 1000};
@@ -274,7 +275,15 @@ typedef struct ag_memory {
   bool asking, spent;
 } ag_memory;
 
-/* The allocator for lua_newstate, with an ag_memory as its data. At the limit a script gets the error "not enough
+/* lua_newstate(f, data). From Lua 5.5 on it also takes a seed for the hashes of strings, for which the host includes
+** lauxlib.h. */
+#if LUA_VERSION_NUM >= 505
+#define ag_newstate(f, data) lua_newstate((f), (data), luaL_makeseed(NULL))
+#else
+#define ag_newstate(f, data) lua_newstate((f), (data))
+#endif
+
+/* The allocator for ag_newstate, with an ag_memory as its data. At the limit a script gets the error "not enough
 ** memory", which it may catch. What is counted is Lua's memory: strings, tables, threads, tasks, queues. Small tables
 ** of the library and the buffers of I/O are bounded by the limits on how many there are. */
 AG_API void *ag_alloc(void *memory, void *block, size_t old, size_t size);
@@ -308,8 +317,7 @@ typedef struct ag_limits {
 
 /* Sets the limits of the state, in place of those before; NULL: none. What hits one is a LimitError with .limit (the
 ** name of the field above) and .value; when nobody catches it, it goes to the loop's exception handler with the task
-*and
-** its traceback. Not while a loop runs. [-0, +0|1, -] AG_OK, AG_REENTRANT or AG_ERROR. */
+** and its traceback. Not while a loop runs. [-0, +0|1, -] AG_OK, AG_REENTRANT or AG_ERROR. */
 AG_API ag_status ag_set_limits(lua_State *L, const ag_limits *limits);
 
 /* For modules that open handles: how many [loop] may have open, or 0, and the error for the next one. Loop's thread;

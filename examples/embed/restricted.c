@@ -99,7 +99,7 @@ static void run(lua_State *L, const char *name) {
 /* One state, from its making to its end. [file]: a script's path, or NULL: the text [script]. */
 static int tenant(const char *file, const char *name, const char *script) {
   ag_memory memory = {.limit = 16 << 20, .reserve = 256 << 10};
-  lua_State *L = lua_newstate(ag_alloc, &memory);
+  lua_State *L = ag_newstate(ag_alloc, &memory);
   if (L == NULL)
     return 1;
   luaL_openlibs(L); /* for the library itself: scripts get what ag_restrict leaves */

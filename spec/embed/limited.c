@@ -44,7 +44,7 @@ static void expect_ok(host *h, ag_status status, const char *what) {
 }
 
 static void open_state(host *h) {
-  h->L = lua_newstate(ag_alloc, &h->memory);
+  h->L = ag_newstate(ag_alloc, &h->memory);
   if (h->L == NULL) {
     printf("no state\n");
     exit(1);

@@ -184,7 +184,7 @@ static long run(long fail_at, bool collect) {
   run_number = fail_at;
   watched = called = dropped = released = watchers = posts = answers = 0;
   memory m = {0, 0, false, false};
-  lua_State *L = lua_newstate(allocate, &m);
+  lua_State *L = ag_newstate(allocate, &m);
   lua_atpanic(L, unprotected);
   luaL_openlibs(L);
   ag_loop *loop = NULL;

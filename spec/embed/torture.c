@@ -6,13 +6,13 @@
 **     every allocation fails at the first attempt, so that Lua collects at each: what is not anchored is gone
 ** The modules are loaded before memory fails. After each run the loop must run other tasks, and the state must close.
 ** Prints the number of runs. */
+#include <agather.h>
+#include <lauxlib.h>
 #include <lualib.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "compat.h"
 
 typedef struct memory {
   long count;   /* allocations so far */
@@ -57,7 +57,7 @@ static const char *const afterwards =
 /* Runs the script once, with the modules loaded; returns how many allocations it made. */
 static long run(const char *script, char **modules, long fail_at, bool collect) {
   memory m = {0, 0, false, false};
-  lua_State *L = ag_new_state(allocate, &m);
+  lua_State *L = ag_newstate(allocate, &m);
   luaL_openlibs(L);
   must(L, luaL_dostring(L, prepare), "preparing", 0);
   for (; *modules != NULL; modules++) {

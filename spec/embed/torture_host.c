@@ -99,7 +99,7 @@ static void run_another(lua_State *L, ag_loop *loop, long at) {
 /* Returns whether no allocation has failed. */
 static bool run(const char *script, bool restricted, long fail_at, bool until_the_end) {
   memory m = {0, 0};
-  lua_State *L = lua_newstate(allocate, &m);
+  lua_State *L = ag_newstate(allocate, &m);
   luaL_openlibs(L);
   m.count = 0;
   m.fail_at = fail_at;
