@@ -152,6 +152,33 @@ describe("a reset", function()
     end)
   end)
 
+  it("is an error of reading also when writing has met it first", function()
+    net.with_connection(function(one, other)
+      other:abort()
+      local err
+      net.eventually(function()
+        local ok
+        ok, err = pcall(one.write, one, "x")
+        return not ok
+      end, "writing fails")
+      assert.equal("ECONNRESET", err.code)
+      net.fails("ECONNRESET", one.read, one)
+      net.fails("ECONNRESET", one.write, one, "x")
+    end)
+  end)
+
+  it("after the end is none of reading: what came before the end is whole", function()
+    net.with_connection(function(one, other)
+      other:write("reply")
+      other:close()
+      agather.sleep(0.002)
+      one:write("too late") -- which is answered by a reset
+      net.eventually(function() return not pcall(one.write, one, "x") end, "the reset has come")
+      assert.equal("reply", one:read("a"))
+      assert.is_nil(one:read())
+    end)
+  end)
+
   it("after a shutdown is an error of the read that waits", function()
     net.with_connection(function(one, other)
       one:shutdown()

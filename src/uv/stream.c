@@ -2,6 +2,7 @@
 ** into a block of its size, so a stream that has nothing to be read has no buffer. */
 #include "uv/stream.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -196,15 +197,18 @@ static void stop_reading(ag_stream *s) {
   s->reading = false;
 }
 
-/* What the end of reading is: libuv also takes a reset for the end, where data came before it in the same look. */
+/* What the end of reading is. libuv takes also a reset for the end, where data came before it in the same look: so the
+** system is asked again. A write that failed may have had its answer. */
 static int end_status(ag_stream *s, ssize_t n) {
   uv_os_fd_t fd;
-  int number = 0;
-  socklen_t size = sizeof number;
+  char byte;
   if (n != UV_EOF)
     return (int)n;
-  if (uv_fileno(&s->handle.any, &fd) == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &number, &size) == 0 && number != 0)
-    return -number;
+  if (s->write_status == UV_ECONNRESET || s->write_status == UV_ETIMEDOUT)
+    return s->write_status;
+  if (uv_fileno(&s->handle.any, &fd) == 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+      (errno == ECONNRESET || errno == ETIMEDOUT))
+    return -errno;
   return AG_READ_END;
 }
 

@@ -81,7 +81,7 @@ static int write_pieces(ag_stream *s, uv_buf_t *pieces, int n) {
   if (n > 0 && uv_stream_get_write_queue_size(&s->handle.stream) == 0) {
     done = uv_try_write(&s->handle.stream, pieces, (unsigned)n);
     if (done < 0 && done != UV_EAGAIN)
-      return done;
+      return s->write_status = done;
     for (size_t taken = done > 0 ? (size_t)done : 0; taken > 0; pieces++, n--) {
       if (taken < pieces->len) {
         pieces->base += taken;
