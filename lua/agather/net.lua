@@ -28,6 +28,7 @@ local serve_options = set "backlog reuseport nodelay keepalive max_connections o
 local serve_unix_options = set "backlog mode replace max_connections on_error tls on_listen"
 
 local DEFAULT_BACKLOG, DEFAULT_KEEPALIVE, DEFAULT_DELAY = 511, 60, 0.25
+local MOST_KEEPALIVE = 32767 -- the system's
 
 local function check_host(host, name)
   if type(host) ~= "string" then check.fail(1, name, "host expected, got " .. check.type_name(host)) end
@@ -62,7 +63,7 @@ local function keepalive_of(options, position, name)
   if not value then return 0 end
   if value == true then return DEFAULT_KEEPALIVE end
   check.count(value, position, name, "keepalive")
-  return value
+  return math.min(value, MOST_KEEPALIVE)
 end
 
 local function backlog_of(options, position, name)
@@ -205,8 +206,12 @@ function net.connect(host, port, opts)
     check.fail(3, "connect", "option 'family' must be \"ipv4\" or \"ipv6\", got " .. tostring(opts.family))
   end
   local what = (host:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(host, port)
+  local from_family = from and uv.family(from[1])
+  if opts.family and from_family and opts.family ~= from_family then
+    check.fail(3, "connect", ("local_address %s is not of the family %s"):format(from[1], opts.family))
+  end
   return within(timeout, "connect " .. what, connect, host, port, what, {
-    family = opts.family,
+    family = opts.family or from_family,
     delay = check_seconds_option(opts, "happy_eyeballs_delay", 3, "connect") or DEFAULT_DELAY,
     nodelay = flag(opts, "nodelay", true, 3, "connect"),
     keepalive = keepalive_of(opts, 3, "connect"),

@@ -148,6 +148,13 @@ describe("connecting", function()
       local second <close> = agather.net.connect("127.0.0.1", port, { local_address = { "127.0.0.1", from } })
       assert.same({ "127.0.0.1", from }, { second:local_address() })
       net.fails("EADDRNOTAVAIL", agather.net.connect, "127.0.0.1", port, { local_address = "192.0.2.1" })
+      local third <close> = agather.net.connect("localhost", port, { local_address = "127.0.0.8" })
+      assert.equal("127.0.0.8", third:read("a"))
+      local ok, err = pcall(agather.net.connect, "::1", port, { local_address = "127.0.0.8" })
+      assert.is_false(ok)
+      assert.is_true(agather.is_error(err, agather.OSError))
+      support.raises("local_address 127.0.0.8 is not of the family ipv6", agather.net.connect, "localhost", port,
+        { local_address = "127.0.0.8", family = "ipv6" })
     end)
   end)
 
