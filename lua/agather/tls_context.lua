@@ -184,6 +184,8 @@ local function new_context(options)
   if options.alpn then inner:alpn(options.alpn) end
   inner:versions(options.min_version, options.max_version)
   for name, other in pairs(options.server_names or {}) do inner:add_name(name, other.inner) end
+  -- Whom one name's authorities let in would go on with the session under another name.
+  if options.server_names and of_clients then inner:no_sessions() end
   return setmetatable({
     inner = inner,
     has_certificate = options.cert ~= nil,

@@ -187,6 +187,29 @@ describe("tls", function()
     is_tls_error(shake({ server_name = "y.x.d.example" }, { context = serving }), "HOSTNAME_MISMATCH")
   end))
 
+  it("lets no client that one name has let in go on under another", task(function()
+    local other = tls.Context {
+      cert = certificates.other_pem, key = certificates.other_key, ca = certificates.alone_pem, -- trusts another one
+    }
+    local theirs = tls.Context {
+      cert = certificates.server_pem, key = certificates.server_key, ca = certificates.ca_pem, verify_client = true,
+      server_names = { ["c.example"] = other },
+    }
+    for _, version in ipairs { "TLSv1.2", "TLSv1.3" } do
+      local ours = tls.Context {
+        ca = certificates.ca_pem, cert = certificates.client_pem, key = certificates.client_key, max_version = version,
+      }
+      for _ = 1, 2 do
+        local client, server = pair({ context = ours }, { context = theirs })
+        server:write("x")
+        client:read(1)
+        assert.is_false(client:resumed())
+      end
+      local _, server = shake({ context = ours, server_name = "c.example" }, { context = theirs })
+      is_tls_error(server, "SELF_SIGNED_CERT_IN_CHAIN")
+    end
+  end))
+
   it("goes on with sessions of a context, one per name", task(function()
     local ours, theirs = tls.Context { ca = certificates.ca_pem }, tls.Context {
       cert = certificates.server_pem, key = certificates.server_key,
@@ -201,6 +224,28 @@ describe("tls", function()
     assert.is_true(resumed "a.example")
     assert.is_false(resumed "x.b.example")
     assert.is_true(resumed "a.example")
+  end))
+
+  it("keeps names and certificates over sessions, also where connections ended without a word", task(function()
+    for _, version in ipairs { "TLSv1.2", "TLSv1.3" } do
+      local theirs = tls.Context {
+        cert = certificates.server_pem, key = certificates.server_key, ca = certificates.ca_pem, verify_client = true,
+      }
+      local ours = tls.Context {
+        ca = certificates.ca_pem, cert = certificates.client_pem, key = certificates.client_key, max_version = version,
+      }
+      for round = 1, 4 do
+        local client, server = pair({ context = ours }, { context = theirs })
+        server:write("x")
+        client:read(1)
+        assert.equal(round > 1, client:resumed())
+        assert.equal("CN=some client", server:peer_certificate().subject)
+        assert.equal("CN=a.example", client:peer_certificate().subject)
+        assert.equal("a.example", server:server_name())
+        client:abort()
+        server:abort()
+      end
+    end
   end))
 
   it("runs in several Lua states on threads of their own at once", task(function()

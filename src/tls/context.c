@@ -30,10 +30,9 @@ SSL_SESSION *tls_context_take_session(tls_context *context, const char *name) {
   if (place == NULL)
     return NULL;
   SSL_SESSION *session = place->session;
-  if (SSL_SESSION_get_protocol_version(session) >= TLS1_3_VERSION)
-    place->session = NULL; /* a ticket of TLS 1.3 is for one use, so that nobody can link two connections */
-  else
-    SSL_SESSION_up_ref(session);
+  if (SSL_SESSION_get_protocol_version(session) < TLS1_3_VERSION)
+    return SSL_SESSION_dup(session); /* a connection that ends without a word spoils the session that it has */
+  place->session = NULL;             /* a ticket of TLS 1.3 is for one use, so that nobody can link two connections */
   return session;
 }
 
@@ -50,10 +49,10 @@ void tls_context_keep_session(tls_context *context, const char *name, SSL_SESSIO
 
 static int on_new_session(SSL *ssl, SSL_SESSION *session) {
   const char *name = tls_engine_server_name(ssl);
-  if (name == NULL)
-    return 0;
-  tls_context_keep_session(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)), name, session);
-  return 1; /* the session is the context's now */
+  SSL_SESSION *copy = name != NULL ? SSL_SESSION_dup(session) : NULL;
+  if (copy != NULL)
+    tls_context_keep_session(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)), name, copy);
+  return 0; /* the session stays the connection's */
 }
 
 /* ---- certificate and key ---- */
@@ -256,6 +255,14 @@ static int context_verify_client(lua_State *L) {
   return 0;
 }
 
+/* context:no_sessions(): a server's clients cannot go on with earlier sessions. */
+static int context_no_sessions(lua_State *L) {
+  tls_context *context = tls_context_check(L, 1);
+  SSL_CTX_set_options(context->ctx, SSL_OP_NO_TICKET); /* of TLS 1.2 */
+  SSL_CTX_set_num_tickets(context->ctx, 0);            /* of TLS 1.3 */
+  return 0;
+}
+
 /* ---- protocols ---- */
 
 static int check_version(lua_State *L, int index) {
@@ -362,6 +369,7 @@ static int new_context(lua_State *L) {
   /* Servers need no cache, for their tickets hold all; clients have the one of this file. */
   SSL_CTX_set_session_cache_mode(context->ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
   SSL_CTX_sess_set_new_cb(context->ctx, on_new_session);
+  tls_context_watch_names(context);
   return 1;
 }
 
@@ -372,6 +380,7 @@ void tls_open_context(lua_State *L) {
                                      {"trust_system", context_trust_system},
                                      {"verify", context_verify},
                                      {"verify_client", context_verify_client},
+                                     {"no_sessions", context_no_sessions},
                                      {"versions", context_versions},
                                      {"alpn", context_alpn},
                                      {"add_name", tls_context_add_name},

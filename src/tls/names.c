@@ -48,9 +48,12 @@ int tls_context_add_name(lua_State *L) {
   n->context = other;
   n->next = context->names;
   context->names = n;
+  return 0;
+}
+
+void tls_context_watch_names(tls_context *context) {
   SSL_CTX_set_tlsext_servername_callback(context->ctx, on_name);
   SSL_CTX_set_tlsext_servername_arg(context->ctx, context);
-  return 0;
 }
 
 void tls_context_free_names(tls_context *context) {

@@ -75,13 +75,15 @@ void tls_names(X509 *certificate, char *text, size_t size);
 
 /* The context at [index]; raises an argument error. */
 tls_context *tls_context_check(lua_State *L, int index);
-/* The latest session with the server [name], which leaves the context; NULL where there is none. */
+/* The latest session with the server [name], for the caller to free; NULL where there is none. */
 SSL_SESSION *tls_context_take_session(tls_context *context, const char *name);
 /* Keeps [session], which it owns from now on, for the next connection to the server [name]. */
 void tls_context_keep_session(tls_context *context, const char *name, SSL_SESSION *session);
 
 /* context:add_name(pattern, other), a method of contexts. */
 int tls_context_add_name(lua_State *L);
+/* Lets servers look at the names that clients ask for; without, they forget the name when they resume a session. */
+void tls_context_watch_names(tls_context *context);
 void tls_context_free_names(tls_context *context);
 
 /* The name of the server that [ssl]'s engine speaks to, or NULL. */
