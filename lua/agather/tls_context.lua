@@ -24,7 +24,7 @@ context.options = {
 ---@field key? string its private key: PEM text, or a path; without it, it stands with the certificate
 ---@field key_password? string of the private key
 ---@field server_names? table<string, agather.tls.Context> a server's for clients that ask for the name, such as
----  "b.example" or "*.c.example": certificate, authorities and protocols; other clients get those of this one
+---  "b.example" or "*.c.example": certificate, verify_client, authorities, alpn; other clients get what this one has
 ---@field alpn? string[] protocols, the one that is liked best first
 ---@field min_version? "TLSv1.2"|"TLSv1.3"
 ---@field max_version? "TLSv1.2"|"TLSv1.3"
@@ -168,6 +168,7 @@ end
 ---@field inner userdata
 ---@field has_certificate boolean
 ---@field verify boolean
+---@field verify_client? boolean|"optional"
 local Context = { __name = "agather.tls.Context" }
 Context.__index = Context
 
@@ -183,13 +184,18 @@ local function new_context(options)
   if options.cert then use_certificate(inner, options) end
   if options.alpn then inner:alpn(options.alpn) end
   inner:versions(options.min_version, options.max_version)
-  for name, other in pairs(options.server_names or {}) do inner:add_name(name, other.inner) end
-  -- Whom one name's authorities let in would go on with the session under another name.
-  if options.server_names and of_clients then inner:no_sessions() end
+  local any_verifies = of_clients
+  for name, other in pairs(options.server_names or {}) do
+    inner:add_name(name, other.inner)
+    any_verifies = any_verifies or other.verify_client
+  end
+  -- Whom one name lets in would go on with the session under another name, which would not have.
+  if options.server_names and any_verifies then inner:no_sessions() end
   return setmetatable({
     inner = inner,
     has_certificate = options.cert ~= nil,
     verify = options.verify ~= false,
+    verify_client = of_clients,
   }, Context)
 end
 

@@ -184,20 +184,40 @@ describe("tls", function()
     assert.equal("CN=c.example other", shown "x.d.example")
     assert.equal("CN=a.example main", shown "a.example")
     assert.equal("CN=a.example main", shown "127.0.0.1") -- asks for no name
+    serving = tls.Context {
+      cert = certificates.server_pem, key = certificates.server_key,
+      server_names = { ["c.example"] = tls.Context {
+        cert = certificates.other_pem, key = certificates.other_key, ca = certificates.ca_pem, verify_client = true,
+      } },
+    }
+    assert.equal("CN=a.example", (pair(nil, { context = serving })):peer_certificate().subject)
+    local _, refusing = shake({ server_name = "c.example" }, { context = serving })
+    is_tls_error(refusing, "PEER_DID_NOT_RETURN_A_CERTIFICATE")
+    serving = tls.Context {
+      cert = certificates.server_pem, key = certificates.server_key, ca = certificates.ca_pem, verify_client = true,
+      server_names = { ["c.example"] = tls.Context { cert = certificates.other_pem, key = certificates.other_key } },
+    }
+    assert.equal("CN=c.example", (pair({ server_name = "c.example" }, { context = serving })):peer_certificate().subject)
+    _, refusing = shake(nil, { context = serving })
+    is_tls_error(refusing, "PEER_DID_NOT_RETURN_A_CERTIFICATE")
     is_tls_error(shake({ server_name = "y.x.d.example" }, { context = serving }), "HOSTNAME_MISMATCH")
   end))
 
   it("lets no client that one name has let in go on under another", task(function()
-    local other = tls.Context {
-      cert = certificates.other_pem, key = certificates.other_key, ca = certificates.alone_pem, -- trusts another one
-    }
-    local theirs = tls.Context {
-      cert = certificates.server_pem, key = certificates.server_key, ca = certificates.ca_pem, verify_client = true,
-      server_names = { ["c.example"] = other },
-    }
-    for _, version in ipairs { "TLSv1.2", "TLSv1.3" } do
+    local function serving(verify_client)
+      return tls.Context {
+        cert = certificates.server_pem, key = certificates.server_key, ca = certificates.ca_pem,
+        verify_client = verify_client,
+        server_names = { ["c.example"] = tls.Context {
+          cert = certificates.other_pem, key = certificates.other_key, verify_client = true,
+          ca = certificates.alone_pem, -- trusts another one
+        } },
+      }
+    end
+    for _, case in ipairs { { "TLSv1.2", true }, { "TLSv1.3", true }, { "TLSv1.2", false }, { "TLSv1.3", false } } do
+      local theirs = serving(case[2])
       local ours = tls.Context {
-        ca = certificates.ca_pem, cert = certificates.client_pem, key = certificates.client_key, max_version = version,
+        ca = certificates.ca_pem, cert = certificates.client_pem, key = certificates.client_key, max_version = case[1],
       }
       for _ = 1, 2 do
         local client, server = pair({ context = ours }, { context = theirs })

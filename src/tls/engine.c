@@ -47,6 +47,8 @@ static int on_verify(int ok, X509_STORE_CTX *store) {
   return ok;
 }
 
+void tls_engine_verify(SSL *ssl, int mode) { SSL_set_verify(ssl, mode, mode != SSL_VERIFY_NONE ? on_verify : NULL); }
+
 /* ---- making and freeing ---- */
 
 static void free_engine(engine *e) {
@@ -83,9 +85,7 @@ static bool set_up(engine *e, tls_context *context, bool server, const char *nam
   }
   SSL_set_bio(e->ssl, e->in, e->out);
   SSL_set_app_data(e->ssl, e);
-  int mode = server ? context->verify_client : context->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
-  if (mode != SSL_VERIFY_NONE)
-    SSL_set_verify(e->ssl, mode, on_verify);
+  tls_engine_verify(e->ssl, server ? context->verify_client : context->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE);
   if (server) {
     SSL_set_accept_state(e->ssl);
     return true;

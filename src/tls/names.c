@@ -1,4 +1,5 @@
-/* Which certificate a server shows: that of the context for the name that the client asks for (SNI). */
+/* Which certificate a server shows, and whether it wants one: as the context says that is for the name that the client
+** asks for (SNI). */
 #include "tls/tls.h"
 
 #include <stdlib.h>
@@ -21,8 +22,10 @@ static int on_name(SSL *ssl, int *alert, void *data) {
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
   tls_context *found = name != NULL ? find(data, name) : NULL;
   (void)alert;
-  if (found != NULL && found->ctx != NULL)
+  if (found != NULL && found->ctx != NULL) {
     SSL_set_SSL_CTX(ssl, found->ctx);
+    tls_engine_verify(ssl, found->verify_client); /* the connection took its own before the name was known */
+  }
   return SSL_TLSEXT_ERR_OK;
 }
 

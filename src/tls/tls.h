@@ -86,6 +86,8 @@ int tls_context_add_name(lua_State *L);
 void tls_context_watch_names(tls_context *context);
 void tls_context_free_names(tls_context *context);
 
+/* Lets the engine of [ssl] verify its peer or not: [mode] is an SSL_VERIFY_... */
+void tls_engine_verify(SSL *ssl, int mode);
 /* The name of the server that [ssl]'s engine speaks to, or NULL. */
 const char *tls_engine_server_name(const SSL *ssl);
 
