@@ -147,7 +147,8 @@ function fs.open(path, mode, options)
     check.fail(2, "open", "invalid mode")
   end
   options = check.options(options, { mode = true }, 3, "open")
-  return uv.fs_open(path, mode or "r", check_mode(options.mode, 3, "open") or 438)
+  local opening <close> = uv.fs_open(path, mode or "r", check_mode(options.mode, 3, "open") or 438)
+  return opening:run()
 end
 
 --- All bytes of a file.

@@ -36,10 +36,13 @@ end
 local output = system.output
 
 --- What the open descriptors of this process lead to, by their number; those of garbage are closed first.
+---@param with_garbage? boolean those of garbage stay open
 ---@return table<string, string>
-function system.descriptors()
-  collectgarbage()
-  collectgarbage()
+function system.descriptors(with_garbage)
+  if not with_garbage then
+    collectgarbage()
+    collectgarbage()
+  end
   local found, own = {}, nil
   for line in output(("readlink /proc/$$/fd/1; ls -l /proc/%d/fd"):format(system.pid)):gmatch("[^\n]+") do
     local number, target = line:match("(%d+) %-> (.*)$")

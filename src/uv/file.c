@@ -330,7 +330,7 @@ static int open_flags(const char *mode) {
   }
 }
 
-/* fs_open(path, mode, permissions) */
+/* fs_open(path, mode, permissions): the job, to be run. */
 static int fs_open(lua_State *L) {
   static const job_type type = {"fs.open", run_open, push_file, drop_open};
   const char *mode = luaL_checkstring(L, 2);
@@ -339,7 +339,7 @@ static int fs_open(lua_State *L) {
   o->flags = open_flags(mode);
   o->mode = (int)luaL_checkinteger(L, 3);
   o->base.path = ag_job_path(L, 1);
-  return ag_job_run(L, &o->base);
+  return 1;
 }
 
 /* ---- operations ---- */

@@ -1,5 +1,7 @@
 /* A job has two owners: the pool while it is busy, and a userdata on the stack of the function that waits. The last
-** frees it. */
+** frees it. Where a result must not wait for the collector, Lua holds the userdata: job:run() waits, and <close> lets
+*go
+** of what came for a task that was cancelled when it had been woken and had not run yet. */
 #include "uv/job.h"
 
 #include <stdlib.h>
@@ -24,6 +26,7 @@ static void free_if_unused(job *j) {
   free(j);
 }
 
+/* Also __close. */
 static int job_gc(lua_State *L) {
   job **box = lua_touserdata(L, 1);
   job *j = *box;
@@ -104,9 +107,19 @@ int ag_job_run(lua_State *L, job *j) {
   return ag_suspend(L, &j->wait, (lua_KContext)j, finished);
 }
 
+static int job_run(lua_State *L) {
+  job *j = *(job **)luaL_checkudata(L, 1, JOB);
+  luaL_argcheck(L, j != NULL && !j->busy && !j->dropped, 1, "the job was run");
+  lua_settop(L, 1);
+  return ag_job_run(L, j);
+}
+
 void ag_open_job(lua_State *L) {
+  static const luaL_Reg methods[] = {{"run", job_run}, {NULL, NULL}};
+  static const luaL_Reg meta[] = {{"__gc", job_gc}, {"__close", job_gc}, {NULL, NULL}};
   luaL_newmetatable(L, JOB);
-  lua_pushcfunction(L, job_gc);
-  lua_setfield(L, -2, "__gc");
+  luaL_setfuncs(L, meta, 0);
+  luaL_newlib(L, methods);
+  lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
 }
