@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "noreturn.h"
 #include "uv/share.h"
 
 enum {
@@ -178,10 +179,10 @@ static watcher *watch(http_multi *m, curl_socket_t fd) {
     int size = m->watchers_size != 0 ? m->watchers_size : 64;
     while (size <= fd)
       size *= 2;
-    watcher **watchers = realloc(m->watchers, (size_t)size * sizeof *watchers);
+    watcher **watchers = realloc(m->watchers, (size_t)size * sizeof(void *));
     if (watchers == NULL)
       return NULL;
-    memset(watchers + m->watchers_size, 0, (size_t)(size - m->watchers_size) * sizeof *watchers);
+    memset(watchers + m->watchers_size, 0, (size_t)(size - m->watchers_size) * sizeof(void *));
     m->watchers = watchers;
     m->watchers_size = size;
   }

@@ -6,7 +6,7 @@
 
 /* share(cookies): one that keeps cookies or does not. */
 static int curl_share(lua_State *L) {
-  http_share **box = lua_newuserdatauv(L, sizeof *box, 0);
+  http_share **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, SHARE);
   http_share *share = calloc(1, sizeof *share);
@@ -42,7 +42,7 @@ static int lines_gc(lua_State *L) {
 static int share_cookies(lua_State *L) {
   http_share *share = check_share(L);
   lua_newtable(L);
-  struct curl_slist **lines = lua_newuserdatauv(L, sizeof *lines, 0); /* frees them when an error comes */
+  struct curl_slist **lines = lua_newuserdatauv(L, sizeof(void *), 0); /* frees them when an error comes */
   *lines = NULL;
   if (luaL_newmetatable(L, "agather.http.Lines")) {
     lua_pushcfunction(L, lines_gc);

@@ -265,7 +265,7 @@ static int curl_start(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   http_multi *m = http_multi_of(L, "http");
-  transfer **box = lua_newuserdatauv(L, sizeof *box, 0);
+  transfer **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, TRANSFER);
   transfer *t = calloc(1, sizeof *t);

@@ -7,6 +7,8 @@
 
 #include <lauxlib.h>
 
+#include "noreturn.h"
+
 #define TRANSFER "agather.http.Transfer"
 #define SHARE "agather.http.Share"
 

@@ -73,7 +73,7 @@ static int json_decode(lua_State *L) {
   size_t n;
   const char *text = luaL_checklstring(L, 1, &n);
   lua_pushboolean(L, 1);
-  json_t **root = lua_newuserdatauv(L, sizeof *root, 0);
+  json_t **root = lua_newuserdatauv(L, sizeof(void *), 0);
   *root = NULL;
   luaL_setmetatable(L, TREE);
   json_error_t error;

@@ -40,6 +40,8 @@ static int text_gc(lua_State *L) {
 }
 
 static void put(writer *w, const char *bytes, size_t n) {
+  if (n == 0)
+    return;
   text *t = w->out;
   if (n == 0)
     return;
@@ -165,7 +167,7 @@ static void put_number(writer *w, const place *at) {
   if (comma != NULL)
     *comma = '.';
   if (strpbrk(digits, ".eE") == NULL)
-    strcat(digits, ".0"); /* it stays a float */
+    memcpy(digits + strlen(digits), ".0", 3); /* it stays a float */
   put(w, digits, strlen(digits));
 }
 

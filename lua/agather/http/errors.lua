@@ -27,6 +27,7 @@ errors.TimeoutError = agather.TimeoutError:subclass("TimeoutError")
 ---@param fields? table
 function errors.raise(class, request, cause, fields)
   fields = fields or {}
+  cause = cause:gsub("%s+$", "")
   fields.method, fields.url, fields.cause = request.method, request.url, cause
   error(class(("%s %s: %s"):format(request.method, request.url, cause), fields), 0)
 end
