@@ -171,6 +171,12 @@ describe("a client", function()
       local tokens <close> = http.Client { auth = { bearer = "t1" } }
       tokens:get(base)
       assert.equal("Bearer t1", state.requests[4].headers.authorization)
+      tokens:get(base, { auth = false })
+      assert.is_nil(state.requests[5].headers.authorization)
+      tokens:get(base, { auth = { "user", "pass" } })
+      assert.equal("Basic dXNlcjpwYXNz", state.requests[6].headers.authorization)
+      tokens:get(base, { headers = { authorization = "Own x" }, auth = false })
+      assert.equal("Own x", state.requests[7].headers.authorization)
     end)
   end)
 
