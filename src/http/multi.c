@@ -8,60 +8,36 @@
 ** turns of the loop, some milliseconds each; so are sockets that are ready. */
 #include "http/multi.h"
 
-#include <errno.h>
 #include <lauxlib.h>
+#include <stddef.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 #include <uv.h>
 
+#include "http/socket.h"
 #include "noreturn.h"
 #include "uv/share.h"
 
 enum {
-  TURN_NS = 2000000,     /* time that curl may take in one turn of the loop, if that can be helped */
-  MAX_ADDED = 32,        /* jobs given to curl before it has looked at them */
-  MAX_CONNECTIONS = 512, /* that stay open when nothing uses them */
-  MAX_FD = 1 << 22
+  MAX_ADDED = 32,       /* jobs given to curl before it has looked at them */
+  MAX_CONNECTIONS = 512 /* that stay open when nothing uses them */
 };
-
-/* A socket that libuv watches. In [watchers] at its descriptor until curl closes that; the memory lives until libuv
-** has closed the poll handle. */
-typedef struct watcher {
-  uv_close_cb on_close; /* first: the reactor closes what is left through it */
-  uv_poll_t poll;
-  http_multi *multi;
-  int fd;
-  int events;     /* what libuv watches for */
-  bool wanted;    /* curl waits for it, so the program does */
-  bool connected; /* then curl tells us when it closes it; before that it does not */
-  bool is_late;   /* on [late]: ready, and its turn has not come; [flags] say for what */
-  int flags;
-  TAILQ_ENTRY(watcher) link;
-} watcher;
-
-TAILQ_HEAD(watcher_list, watcher);
 
 TAILQ_HEAD(job_list, http_job);
 
 /* The sum of [queued], [running] and [dropped] jobs is [jobs]; [curl] is NULL only without jobs. */
 struct http_multi {
-  uv_close_cb on_close; /* first, as above */
+  uv_close_cb on_close; /* first: the reactor closes what is left through it */
   uv_loop_t *loop;
   uv_timer_t timer; /* the one that curl asked for */
   uv_timer_t sweep; /* the next deadline of a job, or earlier */
   uv_idle_t worker; /* active while jobs are queued or dropped, or sockets late */
   uv_prepare_t turn;
-  uint64_t sweep_at, turn_end;
-  bool turn_begins;
+  uint64_t sweep_at;
   CURLM *curl;
+  http_sockets sockets;
   struct job_list queued, running, dropped;
-  struct watcher_list late;
   size_t jobs;
-  int added; /* jobs given to curl since it was last called */
-  watcher **watchers;
-  int watchers_size;
+  int added;   /* jobs given to curl since it was last called */
   size_t refs; /* libuv handles that are not closed, and holders */
   bool closed;
   bool trim;  /* close idle connections once no job is there */
@@ -73,7 +49,7 @@ void http_multi_ref(http_multi *m) { m->refs++; }
 void http_multi_unref(http_multi *m) {
   if (--m->refs > 0)
     return;
-  free(m->watchers);
+  http_sockets_clear(&m->sockets);
   free(m);
 }
 
@@ -87,8 +63,6 @@ void http_multi_wake(http_multi *m, ag_wait *wait) {
 }
 
 uint64_t http_multi_now(const http_multi *m) { return uv_now(m->loop); }
-
-static bool out_of_time(const http_multi *m) { return uv_hrtime() > m->turn_end; }
 
 /* ---- Finished jobs ---- */
 
@@ -141,172 +115,25 @@ static void call_curl(http_multi *m, curl_socket_t fd, int flags) {
   drain(m);
 }
 
-/* ---- Sockets ---- */
-
-static void on_watcher_closed(uv_handle_t *handle) {
-  watcher *w = handle->data;
-  http_multi *m = w->multi;
-  if (w->fd < m->watchers_size && m->watchers[w->fd] == w)
-    m->watchers[w->fd] = NULL;
-  free(w);
-  http_multi_unref(m);
-}
-
-static void not_late(watcher *w) {
-  if (w->is_late)
-    TAILQ_REMOVE(&w->multi->late, w, link);
-  w->is_late = false;
-  w->flags = 0;
-}
-
-/* Stops watching for good. The descriptor may be closed right after. */
-static void forget(watcher *w) {
-  not_late(w);
-  w->multi->watchers[w->fd] = NULL;
-  w->wanted = false;
-  if (!uv_is_closing((uv_handle_t *)&w->poll))
-    uv_close((uv_handle_t *)&w->poll, on_watcher_closed);
-}
-
-static watcher *watcher_at(const http_multi *m, curl_socket_t fd) {
-  return fd >= 0 && fd < m->watchers_size ? m->watchers[fd] : NULL;
-}
-
-static watcher *watch(http_multi *m, curl_socket_t fd) {
-  if (fd < 0 || fd >= MAX_FD)
-    return NULL;
-  if (fd >= m->watchers_size) {
-    int size = m->watchers_size != 0 ? m->watchers_size : 64;
-    while (size <= fd)
-      size *= 2;
-    watcher **watchers = realloc(m->watchers, (size_t)size * sizeof(void *));
-    if (watchers == NULL)
-      return NULL;
-    memset(watchers + m->watchers_size, 0, (size_t)(size - m->watchers_size) * sizeof(void *));
-    m->watchers = watchers;
-    m->watchers_size = size;
-  }
-  watcher *w = calloc(1, sizeof *w);
-  if (w == NULL)
-    return NULL;
-  if (uv_poll_init(m->loop, &w->poll, fd) != 0) {
-    free(w);
-    return NULL;
-  }
-  w->on_close = on_watcher_closed;
-  w->poll.data = w;
-  w->multi = m;
-  w->fd = fd;
-  uv_unref((uv_handle_t *)&w->poll);
-  m->watchers[fd] = w;
-  http_multi_ref(m);
-  return w;
-}
-
 static void on_worker(uv_idle_t *worker);
 
-static void on_socket(uv_poll_t *poll, int status, int events) {
-  watcher *w = poll->data;
-  http_multi *m = w->multi;
-  if (status < 0)
-    w->events = 0; /* libuv has stopped it */
-  if (!w->wanted || m->curl == NULL) {
-    /* An idle connection: its peer has closed it, which curl finds out when it looks at it next. */
-    uv_poll_stop(poll);
-    w->events = 0;
-    return;
-  }
-  if (m->turn_begins)
-    m->turn_end = uv_hrtime() + TURN_NS;
-  m->turn_begins = false;
-  int flags = status < 0 ? CURL_CSELECT_ERR : 0;
-  if (events & UV_READABLE)
-    flags |= CURL_CSELECT_IN;
-  if (events & UV_WRITABLE)
-    flags |= CURL_CSELECT_OUT;
-  if (!out_of_time(m) && TAILQ_EMPTY(&m->late)) {
-    call_curl(m, w->fd, flags);
-    return;
-  }
-  /* Others want a turn. In the order they came, so that busy sockets do not keep others from theirs. */
-  w->flags |= flags;
-  if (!w->is_late)
-    TAILQ_INSERT_TAIL(&m->late, w, link);
-  w->is_late = true;
-  uv_idle_start(&m->worker, on_worker);
+/* ---- what the sockets ask for ---- */
+
+static http_multi *multi_of(http_sockets *sockets) {
+  return (http_multi *)(void *)((char *)sockets - offsetof(http_multi, sockets));
 }
 
-static void want(watcher *w, int events) {
-  if (w->events != events && uv_poll_start(&w->poll, events, on_socket) == 0)
-    w->events = events;
-  w->wanted = true;
-  uv_ref((uv_handle_t *)&w->poll);
+static void socket_ready(http_sockets *sockets, curl_socket_t fd, int flags) {
+  call_curl(multi_of(sockets), fd, flags);
 }
 
-/* CURLMOPT_SOCKETFUNCTION. A connection that becomes idle stays in libuv's set, unreferenced: most are used again at
-** once, and each change of the set is a system call. */
-static int socket_wanted(CURL *easy, curl_socket_t fd, int what, void *data, void *unused) {
-  (void)easy, (void)unused;
-  http_multi *m = data;
-  watcher *w = watcher_at(m, fd);
-  if (m->closed)
-    return 0;
-  if (what == CURL_POLL_REMOVE) {
-    if (w == NULL)
-      return 0;
-    w->wanted = false;
-    not_late(w);
-    uv_unref((uv_handle_t *)&w->poll);
-    if (!w->connected)
-      forget(w);
-    return 0;
-  }
-  if (w == NULL && (w = watch(m, fd)) == NULL)
-    return -1;
-  w->connected = w->connected || what == CURL_POLL_IN;
-  want(w, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0));
-  return 0;
-}
+static void sockets_late(http_sockets *sockets) { uv_idle_start(&multi_of(sockets)->worker, on_worker); }
 
-/* CURLOPT_OPENSOCKETFUNCTION. One that had the same number was closed behind our back, as curl does it while it
-** connects; to curl both are one, so what it wants of the old it will not say again. */
-static curl_socket_t open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *address) {
-  (void)purpose;
-  http_multi *m = data;
-  if (m->closed)
-    return CURL_SOCKET_BAD;
-  int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
-  if (fd < 0)
-    return CURL_SOCKET_BAD;
-  watcher *old = watcher_at(m, fd);
-  int events = old != NULL && old->wanted ? old->events : 0;
-  if (old != NULL)
-    forget(old);
-  watcher *w = watch(m, fd);
-  if (w == NULL) {
-    close(fd);
-    errno = ENOMEM;
-    return CURL_SOCKET_BAD;
-  }
-  if (events != 0)
-    want(w, events);
-  return fd;
-}
+static void socket_holds(http_sockets *sockets) { http_multi_ref(multi_of(sockets)); }
 
-/* CURLOPT_CLOSESOCKETFUNCTION, for sockets that were connected. */
-static int close_socket(void *data, curl_socket_t fd) {
-  watcher *w = watcher_at(data, fd);
-  if (w != NULL)
-    forget(w);
-  return close(fd);
-}
+static void socket_lets_go(http_sockets *sockets) { http_multi_unref(multi_of(sockets)); }
 
-bool http_multi_adopt(http_multi *m, CURL *easy) {
-  curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, m);
-  curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-  curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, m);
-  return curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket) == CURLE_OK;
-}
+bool http_multi_adopt(http_multi *m, CURL *easy) { return http_sockets_adopt(&m->sockets, easy); }
 
 /* ---- curl's timer ---- */
 
@@ -434,7 +261,7 @@ static void give_to_curl(http_job *job) {
 
 static void work_off_dropped(http_multi *m) {
   http_job *job;
-  while ((job = TAILQ_FIRST(&m->dropped)) != NULL && !out_of_time(m)) {
+  while ((job = TAILQ_FIRST(&m->dropped)) != NULL && !http_sockets_out_of_time(&m->sockets)) {
     curl_multi_remove_handle(m->curl, job->easy);
     unlist(job);
     job->gone(job);
@@ -443,37 +270,27 @@ static void work_off_dropped(http_multi *m) {
     http_multi_trim(m);
 }
 
-static void work_off_late(http_multi *m) {
-  watcher *w;
-  while ((w = TAILQ_FIRST(&m->late)) != NULL && !out_of_time(m)) {
-    int flags = w->flags;
-    not_late(w);
-    call_curl(m, w->fd, flags);
-  }
-}
-
 static void on_worker(uv_idle_t *worker) {
   http_multi *m = worker->data;
   m->woken = false;
-  m->turn_end = uv_hrtime() + TURN_NS; /* libuv calls this before on_turn */
-  work_off_late(m);
-  m->turn_end = uv_hrtime() + TURN_NS; /* neither keeps the other from its turn */
+  http_sockets_turn(&m->sockets);
+  http_sockets_catch_up(&m->sockets);
+  http_sockets_turn(&m->sockets); /* neither keeps the other from its turn */
   work_off_dropped(m);
   http_job *job;
-  while ((job = TAILQ_FIRST(&m->queued)) != NULL && m->added < MAX_ADDED && !out_of_time(m))
+  while ((job = TAILQ_FIRST(&m->queued)) != NULL && m->added < MAX_ADDED && !http_sockets_out_of_time(&m->sockets))
     give_to_curl(job);
-  if (TAILQ_EMPTY(&m->late) && TAILQ_EMPTY(&m->dropped) && TAILQ_EMPTY(&m->queued) && !m->woken)
+  if (TAILQ_EMPTY(&m->sockets.late) && TAILQ_EMPTY(&m->dropped) && TAILQ_EMPTY(&m->queued) && !m->woken)
     uv_idle_stop(worker);
 }
 
-static void on_turn(uv_prepare_t *turn) { ((http_multi *)turn->data)->turn_begins = true; }
+static void on_turn(uv_prepare_t *turn) { http_sockets_turn_next(&((http_multi *)turn->data)->sockets); }
 
 static CURLM *new_curl(http_multi *m) {
   CURLM *curl = curl_multi_init();
   if (curl == NULL)
     return NULL;
-  curl_multi_setopt(curl, CURLMOPT_SOCKETFUNCTION, socket_wanted);
-  curl_multi_setopt(curl, CURLMOPT_SOCKETDATA, m);
+  http_sockets_serve(&m->sockets, curl);
   curl_multi_setopt(curl, CURLMOPT_TIMERFUNCTION, timer_wanted);
   curl_multi_setopt(curl, CURLMOPT_TIMERDATA, m);
   curl_multi_setopt(curl, CURLMOPT_MAXCONNECTS, (long)MAX_CONNECTIONS);
@@ -552,7 +369,7 @@ static void end_all(http_multi *m, struct job_list *list) {
 static void on_loop_closed(uv_handle_t *handle) {
   http_multi *m = handle->data;
   if (!m->closed) {
-    m->closed = true;
+    m->closed = m->sockets.closed = true;
     end_all(m, &m->queued);
     end_all(m, &m->running);
     end_all(m, &m->dropped);
@@ -567,7 +384,11 @@ static http_multi *new_multi(uv_loop_t *loop) {
   http_multi *m = calloc(1, sizeof *m);
   if (m == NULL)
     return NULL;
-  TAILQ_INIT(&m->late);
+  m->sockets.ready = socket_ready;
+  m->sockets.has_late = sockets_late;
+  m->sockets.hold = socket_holds;
+  m->sockets.let_go = socket_lets_go;
+  http_sockets_init(&m->sockets, loop);
   TAILQ_INIT(&m->queued);
   TAILQ_INIT(&m->running);
   TAILQ_INIT(&m->dropped);
@@ -583,7 +404,6 @@ static http_multi *new_multi(uv_loop_t *loop) {
   uv_prepare_start(&m->turn, on_turn);
   uv_unref((uv_handle_t *)&m->turn);
   uv_unref((uv_handle_t *)&m->sweep);
-  m->turn_end = uv_hrtime() + TURN_NS;
   return m;
 }
 
