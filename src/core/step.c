@@ -18,12 +18,16 @@ enum { HANDLER = 1, LIVING, SELF };
 /* Sets the task's error object (user value 2) and remembers which future the error came from, if from one. */
 static int message_handler(lua_State *L) {
   ag_state *S = ag_self(L);
-  ag_task *task = S->running != NULL ? S->running->task : NULL;
+  ag_task *task = ag_task_here(L, S); /* none where a <close> handler of a task that ends with its loop raises */
   lua_settop(L, 1);
   ag_error_normalize(L, 1);
   if (task == NULL || ag_error_is(L, S, 1, "CancelledError"))
     return 1;
   ag_push_kept(L, S, task->future.slot);
+  if (lua_touserdata(L, 2) != task) { /* it has been ended already: the state closes from inside it */
+    lua_settop(L, 1);
+    return 1;
+  }
   if (task->raising) { /* from a thread above: the traceback goes on here */
     task->raising = false;
     lua_getiuservalue(L, 2, 2);
