@@ -100,7 +100,7 @@ AG_API ag_status ag_loop_destroy(lua_State *L, ag_loop *loop);
 /* ---- Errors that nobody asked for ---- */
 
 typedef enum ag_unhandled_kind {
-  AG_UNHANDLED_TASK,      /* a task failed, and nobody awaited it or asked for its error */
+  AG_UNHANDLED_TASK,      /* a task failed, also at a limit, and nobody awaited it or asked for its error */
   AG_UNHANDLED_FUTURE,    /* the same of a future or gather */
   AG_UNHANDLED_CALLBACK,  /* a callback, or a function that was posted, raised */
   AG_UNHANDLED_PENDING,   /* a task would not end and was destroyed with its loop */

@@ -312,6 +312,40 @@ static void reports_raising_posts(void) {
   ag_remote_unref(remote);
 }
 
+static int push_endless(lua_State *S, void *data) {
+  (void)data;
+  return luaL_dostring(S, "while true do end") == LUA_OK ? 0 : lua_error(S);
+}
+
+static void post_endless(lua_State *S, void *data) { push_endless(S, data); }
+
+static void bounds_what_runs(void) {
+  ag_limits limits = {.instructions = 100000};
+  CHECK(ag_set_limits(L, &limits) == AG_OK);
+  spawn("agather.get_running_loop():set_exception_handler(function(context) note(context.message) end)", 0);
+  step_all();
+  ag_remote *remote = ag_loop_remote(loop);
+  CHECK(ag_post(remote, post_endless, drop, "x") == AG_OK && ag_post(remote, posted, drop, "next") == AG_OK);
+  CHECK(step_all() == AG_DONE && trail_is("Exception in posted function next"));
+  ag_remote_unref(remote);
+  ag_op *op = new_op();
+  CHECK(ag_op_resolve(op, push_endless, NULL, NULL) == AG_OK && step_all() == AG_DONE);
+  ag_op_unref(op);
+  CHECK(ag_future_outcome(L, -1) == AG_ERROR && pops_text("a step took more than its 100000 instructions"));
+}
+
+static void bounds_operations(void) {
+  ag_limits limits = {.handles = 2};
+  CHECK(ag_set_limits(L, &limits) == AG_OK);
+  ag_op *one = new_op(), *two = new_op(), *three;
+  CHECK(ag_op_create(L, loop, NULL, NULL, &three) == AG_ERROR && three == NULL && pops_text("handles"));
+  CHECK(ag_op_resolve(one, NULL, NULL, NULL) == AG_OK && step_all() == AG_IDLE);
+  CHECK(ag_op_create(L, loop, NULL, NULL, &three) == AG_OK);
+  ag_op_unref(one);
+  ag_op_unref(two);
+  ag_op_unref(three);
+}
+
 static void refuses_posts_when_closed(void) {
   ag_remote *remote = ag_loop_remote(loop);
   CHECK(ag_post(remote, posted, drop, "early") == AG_OK);
@@ -363,6 +397,8 @@ int main(int argc, char **argv) {
       {"leaves turns to tasks though a post posts again and again", posts_from_posts},
       {"may be what a posted function makes a task for", posts_spawn},
       {"shares the loop with posts that raise, which is reported", reports_raising_posts},
+      {"shares the limits of a step with posts", bounds_what_runs},
+      {"is one of no more than there may be handles", bounds_operations},
       {"shares the mailbox with posts, which are dropped when the state closes", refuses_posts_when_closed},
       {"shares the mailbox with posts, which a shutdown still runs", runs_posts_at_shutdown},
       {"may be waited for by a loop that is woken for nothing", wakes_a_wait},

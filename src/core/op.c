@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/future.h"
+#include "core/limits.h"
 
 enum op_state { OP_WANTED, OP_ANSWERED, OP_UNWANTED };
 
@@ -172,7 +173,11 @@ static void run_op(ag_loop *loop, lua_State *L, ag_node *node) {
   if (op->future != NULL) {
     lua_pushcfunction(L, answer);
     lua_pushlightuserdata(L, op);
-    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+    bool opened = loop->S->limiter != NULL && ag_budget_open(L, loop->S);
+    int status = lua_pcall(L, 1, 0, 0);
+    if (opened)
+      ag_budget_close(loop->S);
+    if (status != LUA_OK) {
       lua_pushcfunction(L, reject);
       lua_pushlightuserdata(L, op);
       lua_pushvalue(L, -3);
@@ -190,6 +195,7 @@ ag_op *ag_op_of(ag_node *node) { return node->run == run_op ? ag_container(node,
 /* Protected: 1 the loop. Makes the future, which the table of the living holds until it is settled. */
 static int create_future(lua_State *L) {
   ag_loop *loop = lua_touserdata(L, 1);
+  ag_limit_check(L, loop->S, handles, loop->outside);
   ag_hooked_future *future = (ag_hooked_future *)ag_future_new(L, loop, sizeof *future, AG_FUTURE);
   lua_pushvalue(L, -1);
   future->future.slot = ag_keep(L, loop->S);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "core/error.h"
+#include "core/limits.h"
 #include "core/op.h"
 #include "core/report.h"
 
@@ -35,7 +36,10 @@ static void run_post(ag_loop *loop, lua_State *L, ag_node *node) {
   post *p = ag_container(node, post, node);
   lua_pushcfunction(L, call_posted);
   lua_pushlightuserdata(L, p);
+  bool opened = loop->S->limiter != NULL && ag_budget_open(L, loop->S);
   int status = lua_pcall(L, 1, 0, 0);
+  if (opened)
+    ag_budget_close(loop->S);
   loop->runs = NULL; /* the node goes: should reporting fail, nobody must look at it */
   drop_post(p);
   if (status != LUA_OK) {
