@@ -307,7 +307,7 @@ typedef struct ag_limits {
   size_t timers;    /* sleeping tasks, call_later and timeouts of one loop */
   size_t callbacks; /* call_soon, call_later and done callbacks that have not run */
   size_t items;     /* items in one queue */
-  size_t handles;   /* sockets and other handles that are open on one loop */
+  size_t handles;   /* sockets and other handles that are open on one loop; and operations that wait for an answer */
   double grace;     /* seconds that ag_loop_destroy gives tasks to clean up; 0: 5 */
   /* In restricted mode only, where 0 is the value in brackets. */
   size_t string;   /* bytes of a string that string.rep makes (16 MiB) */

@@ -136,6 +136,24 @@ describe("loop", function()
     assert.is_false(ran)
   end)
 
+  it("may be closed with callbacks that are not due, whatever is collected meanwhile", function()
+    local loop <const> = agather.new_event_loop()
+    loop:set_exception_handler(function() end)
+    local collected = false
+    for _ = 1, 50 do loop:call_later(100, print, "never") end
+    loop:create_task(function()
+      local _ <close> = support.closing(function()
+        collectgarbage()
+        collected = true
+      end)
+      agather.sleep(100)
+    end)
+    loop:call_soon(loop.stop, loop)
+    loop:run_forever()
+    loop:close()
+    assert.is_true(collected)
+  end)
+
   it("cannot be closed or run while it runs", function()
     virtual(function()
       local loop = agather.get_running_loop()

@@ -298,6 +298,7 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
   loop->closed = true;
   ag_post_close(loop);
   lua_checkstack(L, 20); /* a host that calls without room has lost anyway, but here nothing may raise */
+  ag_timers_clear(&loop->timers); /* before what stands there may be collected */
   abandon_living(L, loop);
   ag_link_remove(&loop->among);
   while (!ag_list_empty(&loop->current))
