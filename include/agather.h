@@ -291,9 +291,10 @@ AG_API void *ag_alloc(void *memory, void *block, size_t old, size_t size);
 /* What scripts may use; 0 anywhere: no limit. */
 typedef struct ag_limits {
   /* Instructions of Lua's virtual machine for one step of a task, which is what runs between two waits, and for one
-  ** callback. Whoever takes more gets a LimitError, has a tenth of the budget to clean up, and then gets the error
-  ** anew at each instruction, whatever it catches, until its step is over. Other tasks go on. Counting costs: loops of
-  ** plain arithmetic take twice the time, calls of library functions next to nothing. Counted by the thousand. */
+  ** callback. Whoever takes more gets a LimitError, and has a tenth of the budget to clean up; when that is gone, the
+  ** task ends with the error, whatever it catches. Other tasks go on. Counting costs: loops of
+  ** plain arithmetic take twice the time, calls of library functions next to nothing. Counted by the thousand. What
+  ** C functions do, or an error on a deep stack, takes time and no instructions: set [seconds] as well. */
   unsigned long long instructions;
   /* The same in seconds of processor time. Without [instructions] and with [signal] it costs nothing until it is
   ** spent; without [signal] it costs what counting instructions costs. */

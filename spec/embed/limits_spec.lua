@@ -53,7 +53,7 @@ for name, settings in pairs {
   describe("a budget of " .. name, function()
     local few = name == "few instructions"
     local function run(...)
-      local steps = { table.unpack(settings) }
+      local steps = { "memory=16e6", table.unpack(settings) }
       steps[#steps + 1] = "limit"
       steps[#steps + 1] = "restrict"
       for _, script in ipairs { ... } do steps[#steps + 1] = "spawn=" .. script end
@@ -88,10 +88,18 @@ for name, settings in pairs {
       ["a loop in what it changes of the error classes"] = "agather.LimitError.__index = function() while true do end end "
         .. "agather.LimitError.__tostring = agather.LimitError.__index agather.LimitError.__gc = agather.LimitError.__index "
         .. "while true do pcall(agather.LimitError) end",
+      ["deep recursion that catches errors at each level"] =
+        "local function f() while true do pcall(f) end end f()",
+      ["deep recursion whose handler recurses"] = "local function f(...) return xpcall(f, f, ...) end while true do f() end",
+      ["a circle of parents"] = "for _, c in pairs(agather) do if type(c) == 'table' and c.parent then "
+        .. "c.parent = c c.__index = c end end while true do pcall(error, agather.LimitError()) end",
+      ["deep awaits that catch errors"] = "local function f(n) if n == 0 then while true do pcall(f, 0) end end "
+        .. "while true do pcall(agather.await, function() return f(n - 1) end) end end f(50)",
       ["a loop in a child that starts at once"] = "agather.create_task(agather.async(function() while true do end end)(), "
         .. "{eager_start = true}) while true do end",
     } do
-      it("stops " .. what .. ", while others go on", function()
+      -- To raise an error on a deep stack takes much time and no instructions.
+      if settings[1]:find("seconds", 1, true) or not what:find("^deep") then it("stops " .. what .. ", while others go on", function()
         local output = run(script)
         assert.equal(3, count(output, "other\t"), output)
         assert.truthy(output:find("<Task failed name='Task-1'", 1, true), output)
@@ -100,7 +108,7 @@ for name, settings in pairs {
         else
           assert.truthy(output:find("a step took more than its ", 1, true), output)
         end
-      end)
+      end) end
     end
 
     if few then return end
@@ -117,6 +125,12 @@ for name, settings in pairs {
       local output = run("local scope <close> = agather.timeout(5) local _ <close> = setmetatable({}, {__close = "
         .. "function() for i = 1, 100 do end print('cleaned') end}) while true do end")
       assert.truthy(output:find("cleaned\n", 1, true), output)
+    end)
+
+    it("lets go of locks that a task held when it was ended", function()
+      local output = run("lock = agather.Lock() local _ <close> = lock:acquire() while true do pcall(function() "
+        .. "while true do end end) end", "while not lock do agather.sleep(0) end local _ <close> = lock:acquire() print('mine')")
+      assert.truthy(output:find("mine\n", 1, true), output)
     end)
 
     it("is what each step has anew", function()
@@ -226,6 +240,20 @@ describe("a limit on handles", function()
     assert.equal(3, count(output, "hello\n"), output)
     assert.truthy(output:find("too many handles: the limit is 6\n", 1, true), output)
     assert.truthy(output:find("served\n$"), output)
+  end)
+end)
+
+describe("a loop that is destroyed", function()
+  it("gives tasks the seconds that the limits say", function()
+    local before = os.time()
+    local output = limited("grace=0.01", "limit", "spawn=while true do pcall(agather.sleep, 9) end", "run=0.01", "end")
+    assert.is_true(os.time() - before <= 2)
+    assert.truthy(output:find("Task was destroyed but it is pending!", 1, true), output)
+  end)
+
+  it("reports each of many coroutines that nobody awaited, in no time", function()
+    local output = limited("spawn=local f = agather.async(function() end) for _ = 1, 3e4 do f() end", "run=5", "end")
+    assert.equal(30000, count(output, "was never awaited\n"))
   end)
 end)
 

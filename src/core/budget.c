@@ -1,4 +1,5 @@
-/* The budget of a step: instructions and processor time. A hook stops who has spent it, by an error.
+/* The budget of a step: instructions and processor time. A hook stops who has spent it: first by an error, then by
+** taking the thread away.
 ** Where instructions are counted, or no signal may be used, every thread has the hook from its first instruction on:
 ** new threads inherit it. Otherwise a timer arms it, on the innermost thread, when a step has taken too long; then no
 ** instruction is slower. */
@@ -64,12 +65,12 @@ static void begin_cleaning(ag_limiter *limiter) {
   limiter->late = false;
 }
 
-/* The registry's key of the traceback of the step that has spent its budget. */
-static const char traceback_key = 0;
+/* The registry's key of the error of a step that is ended. */
+static const char error_key = 0;
 
-static int raise_spent(lua_State *L, ag_state *S, const char *name) {
-  ag_limiter *limiter = S->limiter;
-  const ag_limits *limits = &limiter->limits;
+/* Pushes the error. [-0, +1, m] */
+static void push_error(lua_State *L, ag_state *S, const char *name) {
+  const ag_limits *limits = &S->limiter->limits;
   luaL_checkstack(L, 20, NULL);
   bool instructions = name[0] == 'i';
   if (instructions)
@@ -85,18 +86,25 @@ static int raise_spent(lua_State *L, ag_state *S, const char *name) {
     lua_pushnumber(L, limits->seconds);
   lua_setfield(L, -2, "value");
   /* Message handlers run with hooks off, so they must find the traceback here: looking for it in the class could run
-  ** a script's __index. It is made once: a script that catches the error at each of a hundred thousand levels would
-  ** otherwise have us walk them as often. */
-  if (!limiter->traced) {
-    limiter->traced = true;
-    luaL_traceback(L, L, NULL, 0);
-    lua_pushvalue(L, -1);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &traceback_key);
-  } else {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &traceback_key);
-  }
+  ** a script's __index. */
+  luaL_traceback(L, L, NULL, 0);
   lua_setfield(L, -2, "traceback");
-  return lua_error(L);
+}
+
+/* The part for cleaning up is spent, too. A thread that can yield does so, for ag_budget_resume to end it: a script
+** that catches errors at each of a hundred thousand levels is not asked at every one of them. Elsewhere the error is
+** raised. */
+static void end_step(lua_State *L, ag_state *S) {
+  ag_limiter *limiter = S->limiter;
+  arm(L, 1);
+  push_error(L, S, limiter->which);
+  if (!lua_isyieldable(L)) {
+    lua_error(L);
+    return;
+  }
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &error_key);
+  limiter->ending = L;
+  lua_yield(L, 0);
 }
 
 static void on_hook(lua_State *L, lua_Debug *ar) {
@@ -114,16 +122,16 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
       disarm(L, limiter);
       return;
     }
-    if (limiter->stage == AG_FREE)
-      begin_cleaning(limiter);
-    else
-      limiter->stage = AG_SPENT;
   }
-  if (limiter->stage == AG_SPENT)
-    arm(L, 1);
-  else
-    disarm(L, limiter);
-  raise_spent(L, S, limiter->which);
+  if (limiter->stage != AG_FREE) {
+    limiter->stage = AG_SPENT;
+    end_step(L, S);
+    return;
+  }
+  begin_cleaning(limiter);
+  disarm(L, limiter);
+  push_error(L, S, limiter->which);
+  lua_error(L);
 }
 
 /* In a signal handler on the loop's thread: a step that has been running for TICKS ticks is late. */
@@ -165,7 +173,7 @@ static void begin(ag_limiter *limiter) {
   limiter->stage = AG_FREE;
   limiter->left = (int64_t)limiter->limits.instructions;
   limiter->deadline = 0;
-  limiter->late = limiter->traced = false;
+  limiter->late = false;
   limiter->steps++;
 }
 
@@ -217,6 +225,16 @@ static void charge(ag_limiter *limiter, lua_State *co) {
     arm(co, 1); /* raises there */
 }
 
+/* Closes a thread in which end_step has yielded, with what its <close> variables do that takes no instruction, and
+** leaves the error on its stack as if it had been raised. */
+static int end_thread(ag_limiter *limiter, lua_State *co, lua_State *from) {
+  limiter->ending = NULL;
+  ag_close_thread(co, from);
+  lua_settop(co, 0);
+  lua_rawgetp(co, LUA_REGISTRYINDEX, &error_key);
+  return LUA_ERRRUN;
+}
+
 int ag_budget_resume(ag_state *S, lua_State *co, lua_State *from, int nargs, int *nres) {
   ag_limiter *limiter = S->limiter;
   lua_State *outer = limiter->innermost;
@@ -224,6 +242,8 @@ int ag_budget_resume(ag_state *S, lua_State *co, lua_State *from, int nargs, int
   charge(limiter, co);
   limiter->innermost = co;
   int status = lua_resume(co, from, nargs, nres);
+  if (status == LUA_YIELD && limiter->ending == co)
+    status = end_thread(limiter, co, from);
   limiter->innermost = outer;
   if (limiter->stage == AG_SPENT && limiter->active)
     arm(from, 1);

@@ -8,7 +8,7 @@
 #include "noreturn.h"
 
 /* FREE: nothing is spent. CLEANING: it was, the error was raised, a tenth is left for handlers and <close>.
-** SPENT: that too is gone; from here on every instruction raises. */
+** SPENT: that too is gone; the first instruction of each thread of the step ends it. */
 enum ag_stage { AG_FREE, AG_CLEANING, AG_SPENT };
 
 typedef struct ag_limiter {
@@ -17,7 +17,7 @@ typedef struct ag_limiter {
   lua_State *volatile innermost; /* the hook is armed here when the time is over */
   uint8_t stage;                 /* enum ag_stage */
   const char *which;             /* the budget that is spent */
-  bool traced;                   /* its traceback was taken */
+  lua_State *ending;             /* the thread that has yielded to be ended, or NULL */
   /* Where the hook is always armed: */
   int every;        /* instructions between two calls of it, or 0 */
   int charged;      /* for coroutines, since the clock was looked at */
