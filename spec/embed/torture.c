@@ -45,9 +45,10 @@ static void must(lua_State *L, int status, const char *what, long at) {
   exit(1);
 }
 
-static const char *const prepare = "agather = require 'agather' "
-                                   "for _, name in ipairs{'timeout', 'wait', 'TaskGroup', 'map', 'Barrier'} do "
-                                   "assert(agather[name]) end";
+static const char *const prepare =
+    "agather = require 'agather' "
+    "for _, name in ipairs{'timeout', 'wait', 'TaskGroup', 'map', 'Barrier', 'from_callback'} do "
+    "assert(agather[name]) end";
 
 static const char *const afterwards =
     "collectgarbage() local n = 0 "
