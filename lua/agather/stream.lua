@@ -72,7 +72,7 @@ local function take(self, operation, kind, argument)
 end
 
 --- Reads by one of Lua's formats: "l", a line without its newline (the default), "L", a line with it, "a", all up to
---- the end, or a number: some bytes and at most so many. nil at the end, "" for "a".
+--- the end, or a number: some bytes and at most so many. nil at the end, "" for "a". One task reads at a time.
 --- LimitOverrunError: a line is longer than the limit (set_limits); it can still be read otherwise.
 ---@async
 ---@param format? string|integer
@@ -121,7 +121,8 @@ function methods:set_limits(limits) self.buffer:set_limits(limits) end
 
 -- ---- writing ----
 
---- Writes strings and numbers, in one piece; waits while too much is on its way.
+--- Writes strings and numbers, in one piece, whoever else writes; waits while too much is on its way. Where the task is
+--- cancelled while it waits, a socket still sends what was given. Raises OSError.
 ---@async
 ---@param ... string|number
 ---@return agather.Stream self
@@ -178,7 +179,8 @@ end
 
 -- ---- closing, addresses ----
 
---- Closes it: what was written is still sent. Whoever reads or writes gets an OSError (EBADF). Twice is harmless.
+--- Closes it: what was written is still sent, by a socket for at most 30 s, and one more second when the loop closes
+--- (flush first to be sure). Whoever reads or writes gets an OSError (EBADF). Twice is harmless.
 function methods:close()
   if self.closed then return end
   self.closed = true
