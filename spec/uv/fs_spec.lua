@@ -217,6 +217,41 @@ describe("fs.rename and fs.copy_file", function()
     assert.equal(2, #fs.scandir(folder.path))
   end))
 
+  it("copy permission bits, what does not tell its size, and much", with_folder(function(folder)
+    local data = ("0123456789abcdef"):rep(500000)
+    spill(folder:at("a"), data)
+    os.execute("chmod 640 " .. folder:at("a"))
+    fs.copy_file(folder:at("a"), folder:at("b"))
+    assert.equal(tonumber("640", 8), fs.stat(folder:at("b")).mode)
+    assert.is_true(slurp(folder:at("b")) == data)
+    fs.copy_file("/proc/version", folder:at("b"))
+    assert.equal(slurp("/proc/version"), slurp(folder:at("b")))
+    fs.copy_file(folder:at("a"), "/dev/null")
+  end))
+
+  it("do not copy a file over itself, nor leave a part of one", with_folder(function(folder)
+    spill(folder:at("a"), ("x"):rep(300000))
+    os.execute(("ln %s %s"):format(folder:at("a"), folder:at("same")))
+    fails("EINVAL", fs.copy_file, folder:at("a"), folder:at("a"))
+    fails("EINVAL", fs.copy_file, folder:at("a"), folder:at("same"))
+    assert.equal(300000, #slurp(folder:at("a")))
+    fails("EISDIR", fs.copy_file, folder.path, folder:at("d"))
+    fails("ENOSPC", fs.copy_file, folder:at("a"), "/dev/full")
+    assert.equal(2, #fs.scandir(folder.path))
+  end))
+
+  it("end with a file that shrinks or grows while it is copied", with_folder(function(folder)
+    spill(folder:at("a"), ("x"):rep(3000000))
+    local copies = {}
+    for i = 1, 8 do copies[i] = agather.spawn(fs.copy_file, folder:at("a"), folder:at("b" .. i)) end
+    for _ = 1, 20 do
+      spill(folder:at("a"), "")
+      spill(folder:at("a"), ("y"):rep(1000000))
+      agather.sleep(0)
+    end
+    for i = 1, 8 do copies[i]:await() end
+  end))
+
   it("name both paths when they fail", with_folder(function(folder)
     local raised = fails("ENOENT", fs.rename, folder:at("a"), folder:at("b"))
     assert.equal(folder:at("a") .. " -> " .. folder:at("b"), raised.address)

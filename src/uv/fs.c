@@ -242,7 +242,7 @@ static int fs_mkdir(lua_State *L) {
   return ag_job_run(L, &p->base);
 }
 
-/* ---- moving, copying, removing ---- */
+/* ---- moving and removing ---- */
 
 static int run_rename(job *j) { return result_of(rename(j->path, j->other)); }
 
@@ -250,22 +250,6 @@ static int fs_rename(lua_State *L) {
   static const job_type type = {"fs.rename", run_rename, NULL, NULL};
   path_job *p = new_path_job(L, &type);
   p->base.other = ag_job_path(L, 2);
-  return ag_job_run(L, &p->base);
-}
-
-static int run_copy(job *j) {
-  uv_fs_t request;
-  int status = uv_fs_copyfile(NULL, &request, j->path, j->other, ((path_job *)j)->mode, NULL);
-  uv_fs_req_cleanup(&request);
-  return status;
-}
-
-/* copy_file(from, to, exclusive) */
-static int fs_copy_file(lua_State *L) {
-  static const job_type type = {"fs.copy_file", run_copy, NULL, NULL};
-  path_job *p = new_path_job(L, &type);
-  p->base.other = ag_job_path(L, 2);
-  p->mode = lua_toboolean(L, 3) ? UV_FS_COPYFILE_EXCL : 0;
   return ag_job_run(L, &p->base);
 }
 
@@ -332,8 +316,7 @@ static int fs_remove(lua_State *L) {
 
 void ag_open_fs(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"fs_stat", fs_stat},           {"fs_lstat", fs_lstat},   {"fs_exists", fs_exists},
-      {"fs_scandir", fs_scandir},     {"fs_mkdir", fs_mkdir},   {"fs_rename", fs_rename},
-      {"fs_copy_file", fs_copy_file}, {"fs_remove", fs_remove}, {NULL, NULL}};
+      {"fs_stat", fs_stat},   {"fs_lstat", fs_lstat},   {"fs_exists", fs_exists}, {"fs_scandir", fs_scandir},
+      {"fs_mkdir", fs_mkdir}, {"fs_rename", fs_rename}, {"fs_remove", fs_remove}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }

@@ -1,5 +1,7 @@
-/* Files read and written as a whole, each in one job: so a write that is cancelled, or that finds the disk full, takes
-** its temporary file with it. */
+/* Files read, written and copied as a whole, each in one job: so a write that is cancelled, or that finds the disk
+*full,
+** takes its temporary file with it. libuv's own copying would go on for ever where the file shrinks meanwhile. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,7 +14,7 @@
 #include "uv/job.h"
 
 /* PIECE: bytes in one call, between looks at whether the job was cancelled. */
-enum { FIRST_READ = 4096, PIECE = 1 << 20, TRIES = 100 };
+enum { FIRST_READ = 4096, PIECE = 1 << 20, COPY_PIECE = 1 << 26, TRIES = 100 };
 
 static size_t piece(size_t left) { return left < PIECE ? left : PIECE; }
 
@@ -223,7 +225,111 @@ static int fs_write_file(lua_State *L) {
   return ag_job_run(L, &w->base);
 }
 
+/* ---- copying ---- */
+
+typedef struct copy_job {
+  job base;
+  bool exclusive;
+} copy_job;
+
+static int write_piece(int fd, const char *data, size_t length) {
+  while (length > 0) {
+    ssize_t n = write(fd, data, length);
+    if (n < 0 && errno != EINTR)
+      return -errno;
+    if (n > 0) {
+      data += n;
+      length -= (size_t)n;
+    }
+  }
+  return 0;
+}
+
+/* Through the kernel alone, as long as it can: returns 0 where it cannot, or thinks that this is the end. */
+static int copy_in_kernel(const job *j, int from, int to) {
+  ssize_t n = 1;
+  while (n > 0 && !j->cancelled)
+    n = copy_file_range(from, NULL, to, NULL, COPY_PIECE, 0);
+  return n < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) ? -errno : 0;
+}
+
+/* To the end, whatever the file was said to hold. */
+static int copy_by_hand(const job *j, int from, int to) {
+  char *data = malloc(PIECE);
+  int status = data != NULL ? 0 : -ENOMEM;
+  while (status == 0) {
+    if (j->cancelled) {
+      status = -ECANCELED;
+      break;
+    }
+    ssize_t n = read(from, data, PIECE);
+    if (n == 0)
+      break;
+    if (n < 0 && errno != EINTR)
+      status = -errno;
+    if (n > 0)
+      status = write_piece(to, data, (size_t)n);
+  }
+  free(data);
+  return status;
+}
+
+static int copy_open_files(const job *j, int from, int to, bool created, const struct stat *source) {
+  struct stat target;
+  if (fstat(to, &target) != 0)
+    return -errno;
+  if (target.st_dev == source->st_dev && target.st_ino == source->st_ino)
+    return -EINVAL; /* emptying the one would empty the other */
+  if (!created && S_ISREG(target.st_mode) && ftruncate(to, 0) != 0)
+    return -errno;
+  if (S_ISREG(target.st_mode) && fchmod(to, source->st_mode & 07777) != 0)
+    return -errno;
+  int status = copy_in_kernel(j, from, to);
+  return status != 0 ? status : copy_by_hand(j, from, to);
+}
+
+static int copy_to(const copy_job *c, int from) {
+  const char *path = c->base.other;
+  struct stat source;
+  if (fstat(from, &source) != 0)
+    return -errno;
+  if (S_ISDIR(source.st_mode))
+    return -EISDIR;
+  int to = open_retrying(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+  bool created = to >= 0;
+  if (!created && errno == EEXIST && !c->exclusive)
+    to = open_retrying(path, O_WRONLY, 0);
+  if (to < 0)
+    return -errno;
+  int status = copy_open_files(&c->base, from, to, created, &source);
+  if (close(to) != 0 && status == 0 && errno != EINTR)
+    status = -errno;
+  if (status != 0 && created)
+    unlink(path);
+  return status;
+}
+
+static int run_copy(job *j) {
+  int from = open_retrying(j->path, O_RDONLY, 0);
+  if (from < 0)
+    return -errno;
+  int status = copy_to((copy_job *)j, from);
+  close(from);
+  return status;
+}
+
+/* copy_file(from, to, exclusive) */
+static int fs_copy_file(lua_State *L) {
+  static const job_type type = {"fs.copy_file", run_copy, NULL, NULL};
+  copy_job *c = ag_job_new(L, sizeof *c, &type);
+  c->base.path = ag_job_path(L, 1);
+  c->base.other = ag_job_path(L, 2);
+  c->exclusive = lua_toboolean(L, 3);
+  return ag_job_run(L, &c->base);
+}
+
 void ag_open_fs_whole(lua_State *L) {
-  static const luaL_Reg functions[] = {{"fs_read_file", fs_read_file}, {"fs_write_file", fs_write_file}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"fs_read_file", fs_read_file}, {"fs_write_file", fs_write_file}, {"fs_copy_file", fs_copy_file}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
 }
