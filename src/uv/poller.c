@@ -16,6 +16,8 @@ typedef struct reactor {
   uv_loop_t loop;
   uv_async_t wake;
   uv_timer_t timer;
+  uv_prepare_t prepare;
+  uint64_t due; /* on libuv's clock: when the first timer was due as the look began */
   ag_shared shared;
   ag_guest *guest; /* or NULL */
 } reactor;
@@ -26,6 +28,14 @@ enum { LINGER_SECONDS = 1 };
 static void on_wake(uv_async_t *handle) { (void)handle; }
 static void on_timer(uv_timer_t *handle) { (void)handle; }
 
+/* uv_run calls what is due before it blocks. What that has made ready must not wait then: should time have passed since
+** the look began, as on a busy machine, there may be nothing left that ends it. */
+static void on_prepare(uv_prepare_t *handle) {
+  const reactor *r = (const reactor *)(const void *)((const char *)handle - offsetof(reactor, prepare));
+  if (uv_now(handle->loop) >= r->due)
+    uv_stop(handle->loop); /* this look only */
+}
+
 /* Looks at the system for at most [timeout] seconds; negative: until something comes. */
 static void look(reactor *r, double timeout) {
   if (timeout == 0) {
@@ -33,11 +43,13 @@ static void look(reactor *r, double timeout) {
     return;
   }
   uv_ref((uv_handle_t *)&r->wake);
+  uv_update_time(&r->loop);
   if (timeout > 0) {
     double ms = ceil(timeout * 1000);
-    uv_update_time(&r->loop);
     uv_timer_start(&r->timer, on_timer, ms > 86400e3 ? 86400000 : (uint64_t)ms, 0);
   }
+  int first = uv_backend_timeout(&r->loop);
+  r->due = first >= 0 ? uv_now(&r->loop) + (uint64_t)first : UINT64_MAX;
   uv_run(&r->loop, UV_RUN_ONCE);
   uv_timer_stop(&r->timer);
   uv_unref((uv_handle_t *)&r->wake);
@@ -173,6 +185,9 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
     ag_uv_error(L, status, "eventfd", NULL);
   }
   uv_timer_init(&r->loop, &r->timer);
+  uv_prepare_init(&r->loop, &r->prepare);
+  uv_prepare_start(&r->prepare, on_prepare);
+  uv_unref((uv_handle_t *)&r->prepare);
   uv_unref((uv_handle_t *)&r->wake);
   ignore_sigpipe();
   r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_fd, reactor_close, reactor_timeout};
