@@ -110,7 +110,7 @@ describe("busy connections", function()
         end)
       end
       for _ = 1, 5 do assert.equal("a", client:get(nginx.url .. "/a.txt", { timeout = 10 }):text()) end
-      local _ <close> = agather.timeout(10) -- none waits for another to end, as that never happens
+      local _ <close> = agather.timeout(30) -- none waits for another to end, as that never happens
       for i = 1, 20 do
         while taken[i] < 1 << 20 do agather.sleep(0.001) end
       end
