@@ -294,7 +294,8 @@ typedef struct ag_limits {
   ** callback. Whoever takes more gets a LimitError, and has a tenth of the budget to clean up; when that is gone, the
   ** task ends with the error, whatever it catches. Other tasks go on. Counting costs: loops of
   ** plain arithmetic take twice the time, calls of library functions next to nothing. Counted by the thousand. What
-  ** C functions do, or an error on a deep stack, takes time and no instructions: set [seconds] as well. */
+  ** C functions do, or an error on a deep stack, takes time and no instructions: set [seconds] as well.
+  ** One ag_step runs every task that is ready: it may take as long as all their budgets together. */
   unsigned long long instructions;
   /* The same in seconds of processor time. Without [instructions] and with [signal] it costs nothing until it is
   ** spent; without [signal] it costs what counting instructions costs. */
