@@ -181,6 +181,21 @@ describe("handle", function()
     end)
   end)
 
+  it("may be collected while its loop closes with a deadline left", function()
+    local weak = setmetatable({}, { __mode = "v" })
+    support.capture(function()
+      local function stay() -- does not end when it is cancelled: it is closed with the loop
+        local _ <close> = support.closing(function() collectgarbage() end)
+        while true do pcall(agather.sleep, 1e9) end
+      end
+      for _ = 1, 5 do agather.spawn(stay) end
+      weak[1] = agather.get_running_loop():call_later(1e9, function() end)
+      for _ = 1, 5 do agather.spawn(stay) end
+    end)
+    collectgarbage()
+    assert.is_nil(weak[1])
+  end)
+
   it("says that a method was called on something else", function()
     virtual(function()
       local handle = agather.get_running_loop():call_soon(function() end)

@@ -255,6 +255,7 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
     ag_handle *handle = future == NULL ? ag_handle_to(L, S, -1) : NULL;
     if (handle != NULL && handle->loop == loop->id) {
       ag_link_remove(&handle->timer.node.link);
+      ag_timer_stop(&loop->timers, &handle->timer); /* a collection may free it before the timers are cleared */
       if (!handle->promised)
         ag_handle_release(L, S, handle);
     } else if (future != NULL && future->loop == loop->id && future->kind == AG_TASK) {
