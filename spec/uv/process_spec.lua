@@ -481,6 +481,24 @@ describe("process.spawn", function()
     end)
   end)
 
+  it("works where this process has closed its standard input, output and error", function()
+    local folder <close> = system.folder()
+    local script <close> = assert(io.open(folder:at("script.lua"), "w"))
+    script:write([[
+      local agather = require "agather"
+      agather.run(function()
+        local result = agather.process.run { "sh", "-c", "cat; echo err >&2", stdin = "fed" }
+        agather.process.run { "echo", "nowhere", stdout = "inherit" }
+        agather.fs.write_file(arg[1], result.stdout .. result.stderr)
+      end)
+    ]])
+    script:close()
+    for _, closed in ipairs { "<&- >&- 2>&-", "<&- >/dev/null", ">&-" } do
+      assert.is_true(os.execute(("timeout 10 lua5.4 %s %s %s"):format(folder:at("script.lua"), folder:at("x"), closed)))
+      assert.equal("federr\n", system.output("cat " .. folder:at("x")))
+    end
+  end)
+
   it("survives descriptors that run out, at every one", function()
     local output, status = support.script([[
       local process = agather.process

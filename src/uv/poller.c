@@ -1,5 +1,7 @@
 /* The poller on libuv. The loop owns the outer iteration, so libuv's phase order does not matter: one uv_run is one
 ** look at the system, and all it calls only marks tasks as ready. */
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stddef.h>
@@ -147,6 +149,19 @@ static void ignore_sigpipe(void) {
   }
 }
 
+/* libuv aborts when it closes one of the first three descriptors. Where a process has closed its standard input, output
+** or error, what comes next would get its number: they are /dev/null from now on. */
+static int fill_standard_descriptors(void) {
+  int fd;
+  do
+    fd = open("/dev/null", O_RDWR);
+  while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd < 0)
+    return -errno;
+  close(fd);
+  return 0;
+}
+
 /* The first uv_loop_init of a process aborts where it gets no descriptors for its pipe: it must not come to that. */
 static int check_descriptors(void) {
   uv_file first[2], second[2];
@@ -171,7 +186,9 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   reactor *r = new_reactor();
   if (r == NULL)
     luaL_error(L, "not enough memory");
-  int status = check_descriptors();
+  int status = fill_standard_descriptors();
+  if (status == 0)
+    status = check_descriptors();
   if (status == 0)
     status = uv_loop_init(&r->loop);
   if (status != 0) {
@@ -192,6 +209,7 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   ignore_sigpipe();
   r->base = (ag_poller){reactor_wait, reactor_wake, reactor_alive, reactor_fd, reactor_close, reactor_timeout};
   ag_loop_set_poller(loop, &r->base);
+  (void)fill_standard_descriptors(); /* the poller before may have had some */
   return &r->loop;
 }
 
