@@ -1,6 +1,6 @@
 /* One curl multi handle per loop, driven by the loop's libuv. Knows jobs: an easy handle with deadlines that ends once.
 ** Must not know requests, bodies or Lua values. All of it belongs to the loop's thread, and nothing here raises but
-** http_multi. */
+** http_multi_of. */
 #ifndef AG_HTTP_MULTI_H
 #define AG_HTTP_MULTI_H
 
