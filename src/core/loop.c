@@ -255,7 +255,6 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
     ag_handle *handle = future == NULL ? ag_handle_to(L, S, -1) : NULL;
     if (handle != NULL && handle->loop == loop->id) {
       ag_link_remove(&handle->timer.node.link);
-      ag_timer_stop(&loop->timers, &handle->timer); /* a collection may free it before the timers are cleared */
       if (!handle->promised)
         ag_handle_release(L, S, handle);
     } else if (future != NULL && future->loop == loop->id && future->kind == AG_TASK) {
@@ -306,7 +305,6 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
     ag_link_remove(loop->current.next);
   while (!ag_list_empty(&loop->ready))
     ag_link_remove(loop->ready.next);
-  ag_timers_clear(&loop->timers);
   ag_poller *poller = loop->poller;
   loop->poller = NULL;
   ag_remote_set_poller(loop->remote, NULL);
