@@ -213,6 +213,8 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   return &r->loop;
 }
 
+enum { OWN_HANDLES = 3 }; /* of the reactor: wake, timer, prepare */
+
 static void count_handle(uv_handle_t *handle, void *count) {
   if (!uv_is_closing(handle))
     ++*(size_t *)count;
@@ -225,7 +227,7 @@ uv_loop_t *ag_uv_loop_for_handle(lua_State *L, const char *what) {
     return loop;
   size_t count = 0;
   uv_walk(loop, count_handle, &count);
-  if (count >= limit + 2) /* the reactor has two of its own */
+  if (count >= limit + OWN_HANDLES)
     ag_limit_error(L, "handles", (lua_Integer)limit);
   return loop;
 }
