@@ -323,9 +323,9 @@ static int gather_list(lua_State *L) {
   lua_Integer n = luaL_len(L, 1);
   lua_createtable(L, n < 1 << 20 ? (int)n : 0, 1);
   for (lua_Integer i = 1; i <= n; i++) {
-    lua_geti(L, 1, i);
-    if (!ag_awaitable(L, S, 4)) /* gather_values says so; what comes after it may be without end */
-      n = i;
+    int type = lua_geti(L, 1, i);
+    if (type != LUA_TUSERDATA && type != LUA_TFUNCTION && type != LUA_TTABLE && type != LUA_TTHREAD)
+      n = i; /* no awaitable: gather_values says so; what comes after it may be without end */
     lua_rawseti(L, 3, i);
   }
   return gather_values(L, S, 3, n, options, false);
