@@ -243,14 +243,21 @@ static int report_pending(lua_State *L) {
   return 0;
 }
 
+/* Pushes what a slot of the table at [living], which was on top, holds; false: none of what loops own. */
+static bool push_object(lua_State *L, int living, int slot) {
+  lua_settop(L, living);
+  return lua_rawgeti(L, living, slot) == LUA_TUSERDATA;
+}
+
 /* Ends what still belongs to the loop: tasks are reported, everything is let go of. Never raises: where there is no
 ** memory to report, nothing is said. */
 static void abandon_living(lua_State *L, ag_loop *loop) {
   ag_state *S = loop->S;
-  int top = lua_gettop(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
+  int living = lua_gettop(L);
   for (int i = 1; i <= S->top_slot; i++) {
-    lua_settop(L, top);
-    ag_push_kept(L, S, i);
+    if (!push_object(L, living, i))
+      continue;
     ag_future *future = ag_future_to(L, S, -1);
     ag_handle *handle = future == NULL ? ag_handle_to(L, S, -1) : NULL;
     if (handle != NULL && handle->loop == loop->id) {
@@ -263,16 +270,16 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
       if (!S->closed) {
         lua_pushcfunction(L, report_pending);
         lua_pushlightuserdata(L, loop);
-        lua_pushvalue(L, top + 1);
+        lua_pushvalue(L, living + 1);
         lua_pcall(L, 2, 0, 0);
-        lua_settop(L, top + 1);
+        lua_settop(L, living + 1);
       }
       ag_task_abandon(L, S, -1);
     }
   }
   for (int i = 1; i <= S->top_slot; i++) { /* futures and gathers, which the tasks' ends may have settled */
-    lua_settop(L, top);
-    ag_push_kept(L, S, i);
+    if (!push_object(L, living, i))
+      continue;
     ag_future *future = ag_future_to(L, S, -1);
     if (future != NULL && future->loop == loop->id) {
       if (future->kind == AG_GATHER)
@@ -283,13 +290,13 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
     }
   }
   for (int i = 1; i <= S->top_slot && loop->promises; i++) {
-    lua_settop(L, top);
-    ag_push_kept(L, S, i);
+    if (!push_object(L, living, i))
+      continue;
     ag_handle *handle = ag_handle_to(L, S, -1);
     if (handle != NULL && handle->loop == loop->id && handle->promised)
       ag_handle_close(L, loop, handle);
   }
-  lua_settop(L, top);
+  lua_settop(L, living - 1);
 }
 
 void ag_loop_close(lua_State *L, ag_loop *loop) {
@@ -297,7 +304,7 @@ void ag_loop_close(lua_State *L, ag_loop *loop) {
     return;
   loop->closed = true;
   ag_post_close(loop);
-  lua_checkstack(L, 20); /* a host that calls without room has lost anyway, but here nothing may raise */
+  lua_checkstack(L, 20);          /* a host that calls without room has lost anyway, but here nothing may raise */
   ag_timers_clear(&loop->timers); /* before what stands there may be collected */
   abandon_living(L, loop);
   ag_link_remove(&loop->among);
