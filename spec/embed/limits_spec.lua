@@ -147,6 +147,14 @@ for name, settings in pairs {
       assert.truthy(output:find(("false\ttrue\t%s\t%s\n"):format(limit, value), 1, true), output)
     end)
 
+    it("ends tasks whose plain coroutines run away, outside of restricted mode", function()
+      if settings[2] then return end -- a timer arms the hook of threads that it knows
+      local output = limited(settings[1], "limit", "spawn=while true do coroutine.wrap(function() "
+        .. "while true do pcall(function() while true do end end) end end)() end", others, "run=10", "end")
+      assert.equal(3, count(output, "other\t"), output)
+      assert.truthy(output:find("<Task failed name='Task-1'", 1, true), output)
+    end)
+
     it("is not the host's", function()
       local output = limited(settings[1], settings[2] or "tasks=10", "limit",
         "spawn=while true do end", "run=5", "do=for i = 1, 1e7 do end print('done')", "run=1")

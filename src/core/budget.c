@@ -174,6 +174,7 @@ static void begin(ag_limiter *limiter) {
   limiter->left = (int64_t)limiter->limits.instructions;
   limiter->deadline = 0;
   limiter->late = false;
+  limiter->ending = NULL; /* one in a plain coroutine, which no ag_budget_resume has ended */
   limiter->steps++;
 }
 
