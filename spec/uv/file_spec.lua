@@ -1,4 +1,5 @@
 local agather = require "agather"
+local limited = require "spec.support.limited"
 local support = require "spec.support"
 local system = require "spec.support.system"
 
@@ -322,6 +323,13 @@ describe("file", function()
     assert.same(before, system.descriptors())
     fails("EBADF", file.write, file, "more")
     file:close()
+  end)
+
+  it("counts as a handle, as a watcher does, where the host limits them", function()
+    local output = limited("handles=2", "limit", "spawn=local fs = agather.fs local a, b = fs.open('/dev/null'), fs.watch('/tmp') "
+      .. "print(pcall(fs.open, '/dev/null')) print(pcall(fs.watch, '/tmp')) a:close() b:close() agather.sleep(0.001) "
+      .. "local c, d = fs.watch('/tmp'), fs.open('/dev/null') print(c ~= nil and d ~= nil)", "run=5")
+    assert.equal(("false\ttoo many handles: the limit is 2\n"):rep(2) .. "true\n", output)
   end)
 
   it("is closed by a callback, which cannot wait", with_path(function(path)

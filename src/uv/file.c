@@ -334,6 +334,7 @@ static int open_flags(const char *mode) {
 static int fs_open(lua_State *L) {
   static const job_type type = {"fs.open", run_open, push_file, drop_open};
   const char *mode = luaL_checkstring(L, 2);
+  ag_uv_loop_for_handle(L, "fs.open");
   open_job *o = ag_job_new(L, sizeof *o, &type);
   o->fd = -1;
   o->flags = open_flags(mode);

@@ -125,7 +125,7 @@ static int fs_watch(lua_State *L) {
   size_t length;
   const char *path = luaL_checklstring(L, 1, &length);
   luaL_argcheck(L, strlen(path) == length, 1, "path contains a zero byte");
-  uv_loop_t *loop = ag_uv_loop(L, "fs.watch");
+  uv_loop_t *loop = ag_uv_loop_for_handle(L, "fs.watch");
   watcher **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, WATCHER);
