@@ -481,6 +481,28 @@ describe("process.spawn", function()
     end)
   end)
 
+  it("leaves SIGCHLD to another loop of libuv's that has children", function()
+    local found, luv = pcall(require, "luv")
+    if not found then return pending("luv is missing: no second loop of libuv's") end
+    agather.run(function()
+      local child = process.spawn { "cat" }
+      local status
+      local handle
+      handle = luv.spawn("sleep", { args = { "0.1" } }, function(code)
+        status = code
+        handle:close()
+      end)
+      child:close()
+      until_true(function()
+        luv.run("nowait")
+        return status
+      end)
+      assert.equal(0, status)
+      assert.equal(3, process.run { "sh", "-c", "exit 3", timeout = 5 }.status)
+    end)
+    luv.run("nowait")
+  end)
+
   it("works where this process has closed its standard input, output and error", function()
     local folder <close> = system.folder()
     local script <close> = assert(io.open(folder:at("script.lua"), "w"))

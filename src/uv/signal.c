@@ -109,7 +109,7 @@ void ag_signal_end(int number, int (*change)(void *data), void *data) {
   bool last = dispositions[number].users > 0 && --dispositions[number].users == 0;
   if (known && !is_libuv(number, &now))
     sigaction(number, &now, NULL); /* not libuv's any longer: it stays as it was */
-  else if (last)
+  else if (last && sigaction(number, NULL, &now) == 0 && !is_libuv(number, &now)) /* nobody else's loop listens */
     sigaction(number, &dispositions[number].before, NULL);
   pthread_mutex_unlock(&lock);
 }
