@@ -1,6 +1,5 @@
 /* Files read, written and copied as a whole, each in one job: so a write that is cancelled, or that finds the disk
-*full,
-** takes its temporary file with it. libuv's own copying would go on for ever where the file shrinks meanwhile. */
+** full, takes its temporary file with it. libuv's own copying would go on for ever where a file shrinks meanwhile. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
