@@ -43,8 +43,6 @@ static void put(writer *w, const char *bytes, size_t n) {
   if (n == 0)
     return;
   text *t = w->out;
-  if (n == 0)
-    return;
   if (t->length + n > t->size) {
     size_t size = t->size != 0 ? t->size : 256;
     while (size < t->length + n)
