@@ -38,6 +38,17 @@ function support.raises(text, f, ...)
   return raised
 end
 
+--- Calls f(...), which must raise an OSError with this code; returns it.
+---@param code string such as "ENOENT"
+---@param f function
+function support.fails(code, f, ...)
+  local raised = support.raises(code, f, ...)
+  if not agather.is_error(raised, agather.OSError) or raised.code ~= code then
+    error("expected an OSError with code " .. code .. ", got: " .. tostring(raised), 2)
+  end
+  return raised
+end
+
 --- Gives the loop [count] turns.
 ---@param count integer
 function support.turns(count)

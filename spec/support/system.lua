@@ -1,4 +1,6 @@
 -- What specs ask the system: folders of their own, open descriptors, children.
+local agather = require "agather"
+
 local system = {}
 
 local Folder = {}
@@ -82,6 +84,42 @@ function system.caught()
     local mask = line:match("^SigCgt:%s*(%x+)")
     if mask then return mask end
   end
+end
+
+--- All of a file, read by Lua's own library.
+---@param path string
+---@return string
+function system.slurp(path)
+  local file <close> = assert(io.open(path, "rb"))
+  return file:read("a")
+end
+
+--- Writes a file by Lua's own library.
+---@param path string
+---@param data string
+function system.spill(path, data)
+  local file <close> = assert(io.open(path, "wb"))
+  file:write(data)
+end
+
+local function count(set)
+  local n = 0
+  for _ in pairs(set) do n = n + 1 end
+  return n
+end
+
+--- The open descriptors, once there are no more than [before]: what the pool is to close takes a moment, in a task. They
+--- are given as they are after 5 s.
+---@async
+---@param before table<string, string>
+function system.settled_descriptors(before)
+  local deadline = os.time() + 5
+  local found = system.descriptors()
+  while count(found) > count(before) and os.time() < deadline do
+    agather.sleep(0.01)
+    found = system.descriptors()
+  end
+  return found
 end
 
 return system

@@ -82,16 +82,11 @@ static void pool_free(pool *p) {
   free(p);
 }
 
-/* Wakes those whose jobs are done. */
-static void pool_collect(pool *p) {
-  pthread_mutex_lock(&p->lock);
-  job *done = p->done;
-  p->done = NULL;
-  p->done_end = &p->done;
-  pthread_mutex_unlock(&p->lock);
-  while (done != NULL) {
-    job *j = done;
-    done = j->next;
+/* These jobs are the pool's no more: wakes those who wait for them. */
+static void let_go(pool *p, job *jobs) {
+  while (jobs != NULL) {
+    job *j = jobs;
+    jobs = j->next;
     j->next = NULL;
     job_uncount(j, p);
     j->among = NULL;
@@ -100,6 +95,16 @@ static void pool_collect(pool *p) {
     else
       job_free(j);
   }
+}
+
+/* Wakes those whose jobs are done. */
+static void pool_collect(pool *p) {
+  pthread_mutex_lock(&p->lock);
+  job *done = p->done;
+  p->done = NULL;
+  p->done_end = &p->done;
+  pthread_mutex_unlock(&p->lock);
+  let_go(p, done);
 }
 
 /* Stops what runs, drops what is queued, and sends the threads home; wakes those who wait for a job. */
@@ -122,17 +127,7 @@ static void pool_shut(pool *p) {
   pthread_mutex_unlock(&p->lock);
   if (closing)
     return;
-  while (dropped != NULL) {
-    job *j = dropped;
-    dropped = j->next;
-    j->next = NULL;
-    job_uncount(j, p);
-    j->among = NULL;
-    if (j->owned)
-      ag_wake(&j->wait);
-    else
-      job_free(j);
-  }
+  let_go(p, dropped);
 }
 
 /* Waits for the threads, which have been sent home. Those that stay are told again and again: a loop that runs in one
