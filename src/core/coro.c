@@ -82,17 +82,29 @@ static void schedule(lua_State *L, ag_loop *loop, ag_task *task, int slot) {
   ag_loop_ready(loop, &task->timer.node);
 }
 
-ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs) {
+/* The tables a new task needs are at [living] and [metatable]: upvalues, or on the stack. */
+static ag_task *spawn_with(lua_State *L, ag_loop *loop, int nargs, int living, int metatable) {
   ag_state *S = loop->S;
   ag_limit_check(L, S, tasks, loop->tasks);
   ag_task *task = new_task(L, S, nargs);
   task->started = true;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_task);
+  lua_pushvalue(L, metatable);
   lua_setmetatable(L, -2);
   if (S->contexts_used)
     ag_context_inherit(L, S, -1);
   lua_pushvalue(L, -1);
-  schedule(L, loop, task, ag_keep(L, S));
+  schedule(L, loop, task, ag_keep_in(L, S, living));
+  return task;
+}
+
+ag_task *ag_task_spawn(lua_State *L, ag_loop *loop, int nargs) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, loop->S->living);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, loop->S->mt_task);
+  lua_rotate(L, -nargs - 3, 2);
+  int living = lua_gettop(L) - nargs - 2;
+  ag_task *task = spawn_with(L, loop, nargs, living, living + 1);
+  lua_replace(L, living);
+  lua_settop(L, living);
   return task;
 }
 
@@ -182,6 +194,15 @@ ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg) {
 
 /* ---- for scripts ---- */
 
+/* spawn(f, ...): a task that runs f(...). Upvalue 2 is the table of the living, 3 the metatable of tasks. */
+static int spawn(lua_State *L) {
+  ag_state *S = ag_self(L);
+  ag_loop *loop = ag_loop_check(L, S, "spawn");
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  spawn_with(L, loop, lua_gettop(L) - 1, lua_upvalueindex(2), lua_upvalueindex(3));
+  return 1;
+}
+
 static int call_async(lua_State *L) {
   int nargs = lua_gettop(L);
   lua_pushvalue(L, lua_upvalueindex(2));
@@ -264,4 +285,9 @@ void ag_coro_open_module(lua_State *L, ag_state *S) {
   S->mt_coro = ag_new_type(L, S, "Coroutine", coro_meta, methods);
   S->mt_used = ag_new_type(L, S, "Coroutine", used_meta, methods);
   ag_setfuncs(L, S, functions);
+  lua_pushlightuserdata(L, S);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_task);
+  lua_pushcclosure(L, spawn, 3);
+  lua_setfield(L, -2, "spawn");
 }

@@ -56,9 +56,7 @@ static void settle(lua_State *L, ag_state *S, ag_future *future, uint8_t status)
     ((ag_hooked_future *)future)->settled((ag_hooked_future *)future);
 }
 
-void ag_future_resolve(lua_State *L, ag_state *S, int index, int count) {
-  index = lua_absindex(L, index);
-  ag_future *future = lua_touserdata(L, index);
+void ag_future_resolve_at(lua_State *L, ag_state *S, ag_future *future, int index, int count) {
   if (count < future->values) {
     for (int i = count; i > 0; i--)
       lua_setiuservalue(L, index, i + 1);
@@ -72,6 +70,10 @@ void ag_future_resolve(lua_State *L, ag_state *S, int index, int count) {
   }
   future->count = count;
   settle(L, S, future, AG_RESULT);
+}
+
+void ag_future_resolve(lua_State *L, ag_state *S, int index, int count) {
+  ag_future_resolve_at(L, S, lua_touserdata(L, index), lua_absindex(L, index), count);
 }
 
 /* Protected: 1 state, 2 future. */
@@ -136,8 +138,10 @@ int ag_future_results(lua_State *L, ag_state *S, int index) {
 }
 
 bool ag_future_value(lua_State *L, ag_state *S, int index) {
-  index = lua_absindex(L, index);
-  ag_future *future = lua_touserdata(L, index);
+  return ag_future_value_at(L, S, lua_touserdata(L, index), lua_absindex(L, index));
+}
+
+bool ag_future_value_at(lua_State *L, ag_state *S, ag_future *future, int index) {
   if (future->status != AG_RESULT) {
     asked(L, S, future, index);
     lua_getiuservalue(L, index, 2);

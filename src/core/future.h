@@ -39,6 +39,8 @@ ag_future *ag_future_to(lua_State *L, ag_state *S, int index);
 ag_future *ag_future_check(lua_State *L, int index);
 /* Settles the future at [index] with the [count] values on top. [-count, +0, m] */
 void ag_future_resolve(lua_State *L, ag_state *S, int index, int count);
+/* The same for the [future] that stands at [index], which is absolute. */
+void ag_future_resolve_at(lua_State *L, ag_state *S, ag_future *future, int index, int count);
 /* Settles it with the error object on top. [-1, +0, m] */
 void ag_future_reject(lua_State *L, ag_state *S, int index);
 /* The same, cancelled; the CancelledError is on top. [-1, +0, m] */
@@ -47,6 +49,8 @@ void ag_future_set_cancelled(lua_State *L, ag_state *S, int index);
 int ag_future_results(lua_State *L, ag_state *S, int index);
 /* Pushes the first result, or the error object; returns whether it is an error. Marks it as asked. [-0, +1, m] */
 bool ag_future_value(lua_State *L, ag_state *S, int index);
+/* The same for the [future] that stands at [index], which is absolute. */
+bool ag_future_value_at(lua_State *L, ag_state *S, ag_future *future, int index);
 /* Cancels a future, a task, a gather; the CancelledError is on top of the stack. See cancel.c. [-1, +0, m] */
 bool ag_cancel(lua_State *L, ag_state *S, int index);
 void ag_future_open_module(lua_State *L, ag_state *S);

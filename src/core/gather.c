@@ -52,23 +52,24 @@ static int link_cause(lua_State *L) {
   return 0;
 }
 
-/* A child is done while the gather is not. Returns whether the gather waits on. */
-static bool take_result(lua_State *L, ag_state *S, ag_gather *gather, int self, int list, lua_Integer place) {
+/* The child [future] is done while the gather is not. The list is on top. Returns whether the gather waits on. */
+static bool take_result(lua_State *L, ag_state *S, ag_gather *gather, int self, ag_future *future, lua_Integer place) {
+  int list = self + 1, child = self + 2;
   lua_rawgeti(L, list, place);
-  bool failed = ag_future_value(L, S, -1);
+  bool failed = ag_future_value_at(L, S, future, child);
   bool first = failed && !gather->return_exceptions && !gather->failing;
   if (first) { /* for tracebacks: where there is no memory for it, the gather ends all the same */
     lua_pushcfunction(L, link_cause);
     lua_pushlightuserdata(L, S);
     lua_pushvalue(L, self);
-    lua_pushvalue(L, -5);
+    lua_pushvalue(L, child);
     if (lua_pcall(L, 3, 0, 0) != LUA_OK)
       lua_pop(L, 1);
+    lua_pushvalue(L, -1);
   }
-  lua_pushvalue(L, -1);
   lua_rawseti(L, list, place);
   if (place == gather->count && S->requests_used && !gather->failing) { /* for finish() */
-    ag_task_push_request(L, S, -2);
+    ag_task_push_request(L, S, child);
     lua_setiuservalue(L, self, 1);
   }
   if (first) {
@@ -126,10 +127,11 @@ static void child_done(ag_loop *loop, lua_State *L, ag_node *node) {
   lua_getiuservalue(L, self, LIST);
   for (bool waits = gather->future.status == AG_PENDING; child != NULL; child = next_child(loop, gather)) {
     lua_Integer place = child - gather->children + 1;
+    ag_future *future = child->child;
     gather->finished++;
     child->child = NULL;
     if (waits)
-      waits = take_result(L, S, gather, self, list, place);
+      waits = take_result(L, S, gather, self, future, place);
     else
       take_error(L, S, self, place);
     lua_settop(L, list);
@@ -183,19 +185,33 @@ static ag_future *thread_task(lua_State *L, ag_loop *loop, int seen, int arg) {
   return lua_touserdata(L, thread);
 }
 
-/* Raises what ag_ensure_future would raise for the awaitable at [index]: before any other is started. */
-static void check_fresh(lua_State *L, ag_state *S, ag_loop *loop, int index, int arg) {
+/* Raises unless the value on top may be gathered, before any other is started: what ag_ensure_future would raise, and
+** what is no awaitable. Returns it if it is a future. [arg] is its argument, or 0: it stands at [place] of a list. */
+static ag_future *check_child(lua_State *L, ag_state *S, const ag_loop *loop, int arg, lua_Integer place) {
   bool used = false;
-  ag_future *future = ag_future_to(L, S, index);
+  ag_future *future = ag_future_to(L, S, -1);
   if (future != NULL) {
     if (future->loop != loop->id && future->status == AG_PENDING)
       ag_error_raise(L, S, "RuntimeError", "the awaitable belongs to another loop");
-  } else if (lua_type(L, index) == LUA_TTHREAD) {
-    lua_State *co = lua_tothread(L, index);
-    luaL_argcheck(L, lua_status(co) == LUA_OK && lua_gettop(co) == 1, arg, "coroutine was already started");
-  } else if (ag_coro_to(L, S, index, &used) != NULL && used) {
+    return future;
+  }
+  int top = lua_gettop(L);
+  if (!ag_awaitable(L, S, top)) {
+    const char *kind = ag_type_name(L, top);
+    if (arg != 0 && lua_istable(L, top))
+      luaL_argerror(L, arg, "awaitable expected, got a table (for a list use agather.gather_list)");
+    if (arg != 0)
+      luaL_argerror(L, arg, lua_pushfstring(L, "awaitable expected, got %s", kind));
+    luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected at place %d of the list, got %s", (int)place, kind));
+  }
+  if (lua_type(L, top) == LUA_TTHREAD) {
+    lua_State *co = lua_tothread(L, top);
+    luaL_argcheck(L, lua_status(co) == LUA_OK && lua_gettop(co) == 1, arg != 0 ? arg : 1,
+                  "coroutine was already started");
+  } else if (ag_coro_to(L, S, top, &used) != NULL && used) {
     ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
   }
+  return NULL;
 }
 
 /* Every child has ended in its eager start: so does the gather, as asyncio's (3.12). */
@@ -203,48 +219,46 @@ static void complete_now(lua_State *L, ag_state *S, ag_gather *gather, int self,
   bool waits = true;
   for (lua_Integer i = 0; i < gather->count; i++) {
     ag_link_remove(&gather->children[i].node.link);
+    ag_future *future = gather->children[i].child;
     gather->children[i].child = NULL;
     gather->finished++;
     if (waits)
-      waits = take_result(L, S, gather, self, list, i + 1);
+      waits = take_result(L, S, gather, self, future, i + 1);
     else
       take_error(L, S, self, i + 1);
-    lua_settop(L, self);
+    lua_settop(L, list);
   }
   ag_drop(L, S, gather->cancel_index);
 }
 
-/* Gathers the list at [list], which becomes the gather's own; pushes the gather. */
-static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count, int options, bool arguments) {
-  ag_loop *loop = ag_loop_check(L, S, "gather");
-  for (lua_Integer i = 1; i <= count; i++) {
-    lua_rawgeti(L, list, i);
-    int top = lua_gettop(L);
-    if (!ag_awaitable(L, S, top)) {
-      const char *kind = ag_type_name(L, top);
-      if (arguments && lua_istable(L, top))
-        return luaL_argerror(L, (int)i, "awaitable expected, got a table (for a list use agather.gather_list)");
-      if (arguments)
-        return luaL_argerror(L, (int)i, lua_pushfstring(L, "awaitable expected, got %s", kind));
-      return luaL_argerror(L, 1,
-                           lua_pushfstring(L, "awaitable expected at place %d of the list, got %s", (int)i, kind));
-    }
-    check_fresh(L, S, loop, top, arguments ? (int)i : 1);
-    lua_settop(L, top - 1);
-  }
+/* Pushes a gather of [count] children and the list of its results, whose place is its user value 2. */
+static ag_gather *new_gather(lua_State *L, ag_loop *loop, lua_Integer count) {
   size_t size = sizeof(ag_gather) + (size_t)count * sizeof(ag_gather_child);
   ag_gather *gather = (ag_gather *)ag_future_new(L, loop, size, AG_GATHER);
-  int self = lua_gettop(L);
-  lua_pushvalue(L, list);
-  lua_setiuservalue(L, self, LIST);
+  lua_createtable(L, (int)count, 1);
+  lua_pushinteger(L, count);
+  lua_setfield(L, -2, "n");
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, -3, LIST);
+  return gather;
+}
+
+/* Takes the value on top as the child at [place], with [list] on the stack. [-1, +0, m] */
+static void add_child(lua_State *L, ag_loop *loop, ag_gather *gather, int list, int arg, lua_Integer place) {
+  gather->children[place - 1].child = check_child(L, loop->S, loop, arg, place);
+  lua_rawseti(L, list, place);
+}
+
+/* Starts the children that are no futures yet, and waits for all [count], which are checked: pushes the gather that is
+** at [self] with its list above. */
+static int start(lua_State *L, ag_loop *loop, ag_gather *gather, int self, lua_Integer count, int options, bool args) {
+  ag_state *S = loop->S;
+  int list = self + 1;
   if (options != 0) {
     gather->return_exceptions = option(L, options, "return_exceptions");
     gather->cancel_on_error = option(L, options, "cancel_on_error");
   }
-  lua_pushinteger(L, count);
-  lua_setfield(L, list, "n");
   if (count == 0) {
-    lua_pushvalue(L, list);
     ag_future_resolve(L, S, self, 1);
     return 1;
   }
@@ -257,15 +271,13 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
   bool eager = true;
   for (lua_Integer i = 0; i < count; i++) {
     ag_gather_child *child = &gather->children[i];
-    lua_rawgeti(L, list, i + 1);
-    const void *given = lua_touserdata(L, -1);
-    int arg = arguments ? (int)i + 1 : 1;
-    ag_future *future =
-        lua_type(L, -1) == LUA_TTHREAD ? thread_task(L, loop, seen, arg) : ag_ensure_future(L, loop, -1, arg);
-    if (given != future) /* a task stands for what was given */
+    ag_future *future = child->child;
+    if (future == NULL) { /* a task stands for what was given */
+      int arg = args ? (int)i + 1 : 1;
+      lua_rawgeti(L, list, i + 1);
+      future = lua_type(L, -1) == LUA_TTHREAD ? thread_task(L, loop, seen, arg) : ag_ensure_future(L, loop, -1, arg);
       lua_rawseti(L, list, i + 1);
-    else
-      lua_pop(L, 1);
+    }
     gather->count = i + 1; /* memory may fail before the last: then it ends with those it has */
     child->node.run = child_done;
     child->gather = gather;
@@ -273,9 +285,10 @@ static int gather_values(lua_State *L, ag_state *S, int list, lua_Integer count,
     eager = eager && future->kind == AG_TASK && ((ag_task *)future)->eager;
     ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &child->node.link);
   }
-  lua_settop(L, self);
+  lua_settop(L, list);
   if (eager)
     complete_now(L, S, gather, self, list);
+  lua_settop(L, self);
   return 1;
 }
 
@@ -288,14 +301,30 @@ static int gather(lua_State *L) {
     options = n--;
     check_options(L, options, "gather");
   }
+  ag_loop *loop = ag_loop_check(L, S, "gather");
   lua_settop(L, options ? options : n);
-  lua_createtable(L, n, 1);
+  ag_gather *gather = new_gather(L, loop, n);
   int list = lua_gettop(L);
   for (int i = 1; i <= n; i++) {
     lua_pushvalue(L, i);
-    lua_rawseti(L, list, i);
+    add_child(L, loop, gather, list, i, i);
   }
-  return gather_values(L, S, list, n, options, true);
+  return start(L, loop, gather, list - 1, n, options, true);
+}
+
+/* Replaces the list at index 1, whose metamethods may do anything, by a copy; returns its length. What is no awaitable
+** is the last of the copy: what comes after it may be without end. */
+static lua_Integer copy(lua_State *L) {
+  lua_Integer n = luaL_len(L, 1);
+  lua_newtable(L);
+  for (lua_Integer i = 1; i <= n; i++) {
+    int type = lua_geti(L, 1, i);
+    if (type != LUA_TUSERDATA && type != LUA_TFUNCTION && type != LUA_TTABLE && type != LUA_TTHREAD)
+      n = i;
+    lua_rawseti(L, -2, i);
+  }
+  lua_replace(L, 1);
+  return n;
 }
 
 /* gather_list(list [, options]): gather over a list of any length. */
@@ -320,15 +349,18 @@ static int gather_list(lua_State *L) {
     check_options(L, 2, "gather_list");
     options = 2;
   }
-  lua_Integer n = luaL_len(L, 1);
-  lua_createtable(L, n < 1 << 20 ? (int)n : 0, 1);
-  for (lua_Integer i = 1; i <= n; i++) {
-    int type = lua_geti(L, 1, i);
-    if (type != LUA_TUSERDATA && type != LUA_TFUNCTION && type != LUA_TTABLE && type != LUA_TTHREAD)
-      n = i; /* no awaitable: gather_values says so; what comes after it may be without end */
-    lua_rawseti(L, 3, i);
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
+  if (lua_getmetatable(L, 1)) {
+    lua_settop(L, 2);
+    n = copy(L);
   }
-  return gather_values(L, S, 3, n, options, false);
+  ag_loop *loop = ag_loop_check(L, S, "gather");
+  ag_gather *gather = new_gather(L, loop, n);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_rawgeti(L, 1, i);
+    add_child(L, loop, gather, 4, 0, i);
+  }
+  return start(L, loop, gather, 3, n, options, false);
 }
 
 void ag_gather_open_module(lua_State *L, ag_state *S) {

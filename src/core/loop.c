@@ -255,10 +255,12 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
   ag_state *S = loop->S;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
   int living = lua_gettop(L);
+  bool others = false; /* which the second walk is for */
   for (int i = 1; i <= S->top_slot; i++) {
     if (!push_object(L, living, i))
       continue;
     ag_future *future = ag_future_to(L, S, -1);
+    others = others || future != NULL;
     ag_handle *handle = future == NULL ? ag_handle_to(L, S, -1) : NULL;
     if (handle != NULL && handle->loop == loop->id) {
       ag_link_remove(&handle->timer.node.link);
@@ -277,7 +279,7 @@ static void abandon_living(lua_State *L, ag_loop *loop) {
       ag_task_abandon(L, S, -1);
     }
   }
-  for (int i = 1; i <= S->top_slot; i++) { /* futures and gathers, which the tasks' ends may have settled */
+  for (int i = 1; i <= S->top_slot && others; i++) { /* futures and gathers, which the tasks' ends may have settled */
     if (!push_object(L, living, i))
       continue;
     ag_future *future = ag_future_to(L, S, -1);

@@ -24,7 +24,10 @@ static void sleep_due(ag_loop *loop, lua_State *L, ag_node *node) {
 /* sleep(seconds [, ...]): waits, then returns the other arguments. asyncio.sleep, 3.11. */
 static int sleep_(lua_State *L) {
   ag_state *S = ag_self(L);
-  double seconds = lua_isinteger(L, 1) ? (double)lua_tointeger(L, 1) : luaL_checknumber(L, 1);
+  int whole;
+  double seconds = (double)lua_tointegerx(L, 1, &whole);
+  if (!whole)
+    seconds = luaL_checknumber(L, 1);
   luaL_argcheck(L, !isnan(seconds), 1, "number expected, got nan");
   ag_task *task = ag_task_check(L, S, "sleep");
   ag_loop *loop = S->running;

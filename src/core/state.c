@@ -122,30 +122,37 @@ void ag_add_methods(lua_State *L, ag_state *S, int type, const luaL_Reg *methods
   lua_pop(L, 2);
 }
 
-int ag_keep(lua_State *L, ag_state *S) {
-  int slot;
-  if (S->nfree > 0) {
-    slot = S->free_slots[S->nfree - 1];
-  } else {
-    slot = S->top_slot + 1;
-    /* Room to give every slot back is made here, so that ag_drop cannot fail. */
-    if (slot > S->free_size) {
-      int size = S->free_size ? S->free_size * 2 : 64;
-      int *slots = realloc(S->free_slots, (size_t)size * sizeof *slots);
-      if (slots == NULL)
-        luaL_error(L, "not enough memory");
-      S->free_slots = slots;
-      S->free_size = size;
-    }
+/* The slot to be used next. Room to give every slot back is made here, so that ag_drop cannot fail. */
+static int next_slot(lua_State *L, ag_state *S) {
+  if (S->nfree > 0)
+    return S->free_slots[S->nfree - 1];
+  int slot = S->top_slot + 1;
+  if (slot > S->free_size) {
+    int size = S->free_size ? S->free_size * 2 : 64;
+    int *slots = realloc(S->free_slots, (size_t)size * sizeof *slots);
+    if (slots == NULL)
+      luaL_error(L, "not enough memory");
+    S->free_slots = slots;
+    S->free_size = size;
   }
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
-  lua_pushvalue(L, -2);
-  lua_rawseti(L, -2, slot);
-  lua_pop(L, 2);
+  return slot;
+}
+
+int ag_keep_in(lua_State *L, ag_state *S, int living) {
+  int slot = next_slot(L, S);
+  lua_rawseti(L, living, slot);
   if (S->nfree > 0)
     S->nfree--;
   else
     S->top_slot = slot;
+  return slot;
+}
+
+int ag_keep(lua_State *L, ag_state *S) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
+  lua_insert(L, -2);
+  int slot = ag_keep_in(L, S, lua_gettop(L) - 1);
+  lua_pop(L, 1);
   return slot;
 }
 
@@ -190,10 +197,9 @@ static void trim_slots(lua_State *L, ag_state *S) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->living);
   int top = S->top_slot;
   for (; top > 0; top--) {
-    lua_rawgeti(L, -1, top);
-    bool used = lua_toboolean(L, -1);
+    int type = lua_rawgeti(L, -1, top);
     lua_pop(L, 1);
-    if (used)
+    if (type > LUA_TBOOLEAN)
       break;
     lua_pushnil(L);
     lua_rawseti(L, -2, top);
@@ -201,8 +207,7 @@ static void trim_slots(lua_State *L, ag_state *S) {
   S->top_slot = top;
   S->nfree = 0;
   for (int slot = top; slot > 0; slot--) {
-    lua_rawgeti(L, -1, slot);
-    if (!lua_toboolean(L, -1))
+    if (lua_rawgeti(L, -1, slot) <= LUA_TBOOLEAN)
       S->free_slots[S->nfree++] = slot;
     lua_pop(L, 1);
   }

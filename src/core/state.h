@@ -101,6 +101,8 @@ void ag_add_methods(lua_State *L, ag_state *S, int type, const luaL_Reg *methods
 
 /* Anchors the value on top; returns its slot. [-1, +0, m] */
 int ag_keep(lua_State *L, ag_state *S);
+/* The same where the table of the living is at the index [living], absolute or an upvalue's. [-1, +0, m] */
+int ag_keep_in(lua_State *L, ag_state *S, int living);
 /* Lets go of a slot; 0 is ignored. Never raises. */
 void ag_drop(lua_State *L, ag_state *S, int slot);
 /* The same where the table of the living is at stack index [living]. */

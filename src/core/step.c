@@ -13,6 +13,9 @@
 /* On the stack of a thread that works: the message handler, the living, the task; then its function. */
 enum { HANDLER = 1, LIVING, SELF };
 
+/* A thread that works has room for so many arguments without asking. */
+enum { ROOM = LUA_MINSTACK - 12 };
+
 /* ---- errors ---- */
 
 /* Sets the task's error object (user value 2) and remembers which future the error came from, if from one. */
@@ -190,7 +193,7 @@ static void end_task(lua_State *L, ag_state *S, ag_task *task, bool failed) {
   } else if (count < task->future.values) { /* nothing here can fail: the slot is given back at hand */
     int slot = task->future.slot;
     task->future.slot = 0;
-    ag_future_resolve(L, S, SELF, count);
+    ag_future_resolve_at(L, S, &task->future, SELF, count);
     ag_drop_from(L, S, LIVING, slot);
   } else {
     ag_future_resolve(L, S, SELF, count);
@@ -235,13 +238,16 @@ static int work(lua_State *L) {
   do {
     ag_task *task = S->running->task;
     int nargs = task->future.count;
-    luaL_checkstack(L, nargs + 10, "too many arguments");
+    if (nargs > ROOM)
+      luaL_checkstack(L, nargs + 10, "too many arguments");
     lua_rawgeti(L, LIVING, task->future.slot);
     lua_getiuservalue(L, SELF, 1);
     for (int i = 1; i <= nargs; i++) {
-      lua_getiuservalue(L, SELF, i + 1);
-      lua_pushnil(L); /* the body owns its arguments now */
-      lua_setiuservalue(L, SELF, i + 1);
+      int type = lua_getiuservalue(L, SELF, i + 1);
+      if (type > LUA_TNUMBER) { /* the body owns its arguments now */
+        lua_pushnil(L);
+        lua_setiuservalue(L, SELF, i + 1);
+      }
     }
     int status = lua_pcallk(L, nargs, LUA_MULTRET, HANDLER, 0, work_resumed);
     end_task(L, S, S->running->task, status != LUA_OK);

@@ -11,15 +11,6 @@ enum { EAGER_MAX = 20 };
 
 /* ---- functions of the module ---- */
 
-/* spawn(f, ...): a task that runs f(...). */
-static int spawn(lua_State *L) {
-  ag_state *S = ag_self(L);
-  ag_loop *loop = ag_loop_check(L, S, "spawn");
-  luaL_checktype(L, 1, LUA_TFUNCTION);
-  ag_task_spawn(L, loop, lua_gettop(L) - 1);
-  return 1;
-}
-
 static void set_name(lua_State *L, ag_state *S, int task, int name) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->names);
   lua_pushvalue(L, task);
@@ -201,11 +192,8 @@ void ag_task_open_module(lua_State *L, ag_state *S) {
                                      {"uncancel", task_uncancel},       {"traceback", task_traceback},
                                      {"get_context", task_get_context}, {NULL, NULL}};
   static const luaL_Reg loop_methods[] = {{"create_task", loop_create_task}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"spawn", spawn},
-                                       {"create_task", create_task},
-                                       {"current_task", current_task},
-                                       {"all_tasks", all_tasks},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"create_task", create_task}, {"current_task", current_task}, {"all_tasks", all_tasks}, {NULL, NULL}};
   ag_add_methods(L, S, S->mt_task, methods);
   ag_add_methods(L, S, S->mt_loop, loop_methods);
   ag_setfuncs(L, S, functions);
