@@ -1,8 +1,9 @@
--- The benchmarks: ./run bench/all.lua [--quick] [--rounds N] [--peer NAME]... [ROW]...
+-- The benchmarks: ./run bench/all.lua [--quick] [--rounds N] [--readme] [--peer NAME]... [ROW]...
 -- Runs every row of bench/rows.lua, or those named (a prefix will do), for agather and every peer that is installed, in
 -- rounds: each measurement is a process of its own, and a round goes through all peers before the next begins, so that
 -- what disturbs the machine disturbs all. Prints tables of medians and writes bench/results/latest.json, and
--- bench/chart.svg when all rows of it were measured in full. Installs nothing.
+-- bench/chart.svg when all rows of it were measured in full; --readme puts what it prints into README.md too, and takes
+-- all rows and peers. Installs nothing.
 local top = arg[0]:match("^(.*)/bench/[^/]*$") or arg[0]:match("^bench/") and "." or ".."
 package.path = top .. "/?.lua;" .. package.path
 
@@ -12,14 +13,15 @@ local report = require "bench.report"
 local shell = require "bench.shell"
 
 local rounds_default = 5
-local enough_seconds, enough_rounds = 60, 3 -- a row that has taken so long ends after so many rounds
+-- A row that has taken so long goes on after so many rounds only with those that its bound compares.
+local enough_seconds, enough_rounds = 40, 3
 local server_seconds, quick_server_seconds = 2, 0.4
 local units_to_time, quick_units, most_runs = 300000, 10000, 50 -- in one process: runs of a work, of so many units
 local message_size = 1024
 local requests_at_once = 100
 
 local function usage(complaint)
-  io.stderr:write(complaint, "\nusage: ./run bench/all.lua [--quick] [--rounds N] [--peer NAME]... [ROW]...\nrows:")
+  io.stderr:write(complaint, "\nusage: ./run bench/all.lua [--quick] [--rounds N] [--readme] [--peer NAME]... [ROW]...\nrows:")
   for _, row in ipairs(require "bench.rows") do io.stderr:write(" ", row.name) end
   io.stderr:write("\n")
   os.exit(2)
@@ -32,6 +34,8 @@ local function read_options(words)
     local word = words[i]
     if word == "--quick" then
       options.quick, options.rounds = true, 1
+    elseif word == "--readme" then
+      options.readme = true
     elseif word == "--rounds" or word == "--peer" then
       i = i + 1
       if not words[i] then usage(word .. " needs a value") end
@@ -46,6 +50,9 @@ local function read_options(words)
       options.names[#options.names + 1] = word
     end
     i = i + 1
+  end
+  if options.readme and (options.quick or #options.names > 0 or next(options.peers)) then
+    usage("--readme takes all rows and peers, in full")
   end
   return options
 end
@@ -144,6 +151,18 @@ local function add_figures(result, figures)
   end
 end
 
+-- The names of those that the bounds of a row compare.
+local function compared(row)
+  local names, any = { agather = true }, false
+  for _, metric in ipairs(row.metrics) do
+    local of = metric.bound and metric.bound.of
+    for _, name in ipairs(type(of) == "table" and of or { of }) do
+      names[name], any = true, true
+    end
+  end
+  return any and names or {}
+end
+
 -- Measures a row in rounds; each round begins with the next peer. A failure is tried once more.
 local function measure_row(row, peers, options)
   local results, partakers = {}, {}
@@ -154,11 +173,12 @@ local function measure_row(row, peers, options)
     end
   end
   local count = options.quick and row.quick or row.count
-  local started = os.time()
+  local started, only = os.time(), nil
   for round = 1, options.rounds do
     for i = 1, #partakers do
       local peer = partakers[(i + round - 2) % #partakers + 1]
       local result = results[peer.name]
+      if only and not only[peer.name] then goto next end
       options.show(("%s, round %d: %s"):format(row.name, round, peer.name))
       local figures, message
       for attempt = 1, 2 do
@@ -173,8 +193,9 @@ local function measure_row(row, peers, options)
         options.show("")
         io.stderr:write(("%s: %s failed: %s\n"):format(row.name, peer.name, message))
       end
+      ::next::
     end
-    if round >= enough_rounds and os.time() - started > enough_seconds then break end
+    if round >= enough_rounds and os.time() - started > enough_seconds then only = compared(row) end
   end
   return results
 end
@@ -183,6 +204,14 @@ end
 local function progress()
   if not os.execute("test -t 2") then return function() end end
   return function(text) io.stderr:write("\r\27[K", text) end
+end
+
+local function write_readme(text)
+  local file = top .. "/README.md"
+  local readme = assert(shell.read_file(file))
+  local before, after = readme:match("^(.-<!%-%- what bench/all.lua prints %-%->\n).-(<!%-%- its end %-%->.*)$")
+  assert(before, "README.md has no place for the table")
+  shell.write_file(file, before .. "\n" .. text .. "\n\n" .. after)
 end
 
 local function main()
@@ -194,15 +223,13 @@ local function main()
   for _, row in ipairs(rows) do results[row.name] = measure_row(row, peers, options) end
   options.show("")
 
-  local missed = report.print {
+  local text = report.text {
     machine = machine, peers = peers, rows = rows, results = results, rounds = options.rounds, quick = options.quick,
   }
+  print(text)
+  if options.readme then write_readme(text) end
   local versions = {}
-  for _, peer in ipairs(peers) do
-    versions[peer.name] = peer.found or "missing: " .. peer.missing
-    if peer.missing then print(("%s is missing: %s"):format(peer.title, peer.missing)) end
-  end
-  print(#missed == 0 and "Every bound measured is kept." or "Bounds missed: " .. table.concat(missed, ", "))
+  for _, peer in ipairs(peers) do versions[peer.name] = peer.found or "missing: " .. peer.missing end
 
   assert(shell.capture("mkdir -p " .. shell.quote(top .. "/bench/results")))
   shell.write_file(top .. "/bench/results/latest.json", json.encode {

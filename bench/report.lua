@@ -67,7 +67,7 @@ local function cell(results, row, metric, peer, ours)
   return (ratio < 9.95 and "%s (%.2g x)" or "%s (%.0f x)"):format(number(value), ratio)
 end
 
-local function print_table(lines)
+local function write_table(write, lines)
   local widths = {}
   for _, line in ipairs(lines) do
     for i, text in ipairs(line) do widths[i] = math.max(widths[i] or 3, #text) end
@@ -75,10 +75,10 @@ local function print_table(lines)
   for n, line in ipairs(lines) do
     local parts = {}
     for i, text in ipairs(line) do parts[i] = text .. (" "):rep(widths[i] - #text) end
-    print("| " .. table.concat(parts, " | ") .. " |")
+    write("| " .. table.concat(parts, " | ") .. " |")
     if n == 1 then
       for i, width in ipairs(widths) do parts[i] = ("-"):rep(width) end
-      print("| " .. table.concat(parts, " | ") .. " |")
+      write("| " .. table.concat(parts, " | ") .. " |")
     end
   end
 end
@@ -89,7 +89,7 @@ local function title(row, quick)
 end
 
 -- A table of these rows with a column for each peer that has a figure in one of them, or is missing.
-local function print_rows(rows, measured, missed)
+local function write_rows(write, rows, measured, missed)
   local peers, results, quick = measured.peers, measured.results, measured.quick
   local columns = {}
   for _, peer in ipairs(peers) do
@@ -117,12 +117,12 @@ local function print_rows(rows, measured, missed)
       lines[#lines + 1] = line
     end
   end
-  print_table(lines)
-  print()
+  write_table(write, lines)
+  write("")
 end
 
 -- How many times more a task costs among a million than among a thousand.
-local function print_growth(measured)
+local function write_growth(write, measured)
   local parts = {}
   for _, peer in ipairs(measured.peers) do
     local metric = { key = "nanoseconds_per_unit" }
@@ -131,33 +131,38 @@ local function print_growth(measured)
     if few and many then parts[#parts + 1] = ("%s %.1f x"):format(peer.title, many / few) end
   end
   if #parts == 0 then return end
-  print("What a task costs among 1M over what it costs among 1k: " .. table.concat(parts, ", ") .. ".\n")
+  write("What a task costs among 1M over what it costs among 1k: " .. table.concat(parts, ", ") .. ".\n")
 end
 
---- Prints what was measured and where; returns the names of the rows whose bound is missed.
-function report.print(measured)
-  local machine, missed = measured.machine, {}
-  print(("%s, %s cores, %s, %s; %s; agather at %s; %s"):format(machine.processor, machine.cores, machine.memory,
+--- What was measured and where, and which bounds are missed, as Markdown.
+function report.text(measured)
+  local machine, missed, lines = measured.machine, {}, {}
+  local function write(line) lines[#lines + 1] = line end
+  write(("%s, %s cores, %s, %s; %s; agather at %s; %s"):format(machine.processor, machine.cores, machine.memory,
     machine.kernel, machine.lua, machine.revision, machine.date))
   local versions = {}
   for _, peer in ipairs(measured.peers) do
     versions[#versions + 1] = peer.title .. " " .. (peer.missing and "missing" or peer.found)
   end
-  print(table.concat(versions, "; "))
-  print(("Medians of %s%s; in brackets: how many times agather's figure. Load average at the start: %s."):format(
+  write(table.concat(versions, "; "))
+  write(("Medians of %s%s; in brackets: how many times agather's figure. Load average at the start: %s."):format(
     measured.rounds == 1 and "one round" or "up to " .. measured.rounds .. " rounds",
     measured.quick and " of --quick, whose small sizes only indicate" or "", machine.load))
-  print()
+  write("")
   local tasks, servers, clients = {}, {}, {}
   for _, row in ipairs(measured.rows) do
     local group = row.kind == "server" and servers or row.kind == "client" and clients or tasks
     group[#group + 1] = row
   end
-  if #tasks > 0 then print_rows(tasks, measured, missed) end
-  print_growth(measured)
-  if #servers > 0 then print_rows(servers, measured, missed) end
-  if #clients > 0 then print_rows(clients, measured, missed) end
-  return missed
+  if #tasks > 0 then write_rows(write, tasks, measured, missed) end
+  write_growth(write, measured)
+  if #servers > 0 then write_rows(write, servers, measured, missed) end
+  if #clients > 0 then write_rows(write, clients, measured, missed) end
+  for _, peer in ipairs(measured.peers) do
+    if peer.missing then write(("%s is missing: %s"):format(peer.title, peer.missing)) end
+  end
+  write(#missed == 0 and "Every bound measured is kept." or "Bounds missed: " .. table.concat(missed, ", ") .. ".")
+  return table.concat(lines, "\n")
 end
 
 return report
