@@ -1,0 +1,81 @@
+/* A libFuzzer target whose test is a driver in Lua: AGATHER_FUZZ=NAME takes spec/fuzz/NAME.lua.
+** The driver returns a function, which is called with each input: driver(bytes, reached). An error that it raises is a
+** finding: its traceback and the input are printed, and the program aborts. reached(number) tells libFuzzer that this
+** input came to a place of which the number stands (modulo PLACES): what C code an input runs it sees by itself, what
+** Lua code it does not see.
+** The state is kept over inputs, and closed and made anew every AGATHER_FUZZ_INPUTS (1000). */
+#include <lauxlib.h>
+#include <lualib.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { PLACES = 1 << 14 };
+
+/* libFuzzer looks for counters in this section, too. */
+__attribute__((used, section("__libfuzzer_extra_counters"))) static uint8_t places[PLACES];
+
+static lua_State *state; /* with a message handler and the driver's function at the bottom of its stack */
+static long inputs_left;
+
+static int reached(lua_State *L) {
+  uint8_t *place = &places[(lua_Unsigned)luaL_checkinteger(L, 1) % PLACES];
+  if (*place < UINT8_MAX)
+    ++*place;
+  return 0;
+}
+
+static int traceback(lua_State *L) {
+  luaL_traceback(L, L, luaL_tolstring(L, 1, NULL), 1);
+  return 1;
+}
+
+static void print_quoted(const uint8_t *bytes, size_t size) {
+  fputs("input: \"", stderr);
+  for (size_t i = 0; i < size; i++)
+    fprintf(stderr, bytes[i] >= ' ' && bytes[i] < 127 && bytes[i] != '"' && bytes[i] != '\\' ? "%c" : "\\x%02x",
+            bytes[i]);
+  fputs("\"\n", stderr);
+}
+
+static void close_state(void) {
+  if (state != NULL)
+    lua_close(state);
+  state = NULL;
+}
+
+static void open_state(void) {
+  const char *name = getenv("AGATHER_FUZZ"), *inputs = getenv("AGATHER_FUZZ_INPUTS");
+  char path[256];
+  snprintf(path, sizeof path, "spec/fuzz/%s.lua", name != NULL ? name : "");
+  inputs_left = inputs != NULL ? strtol(inputs, NULL, 10) : 1000;
+  state = luaL_newstate();
+  luaL_openlibs(state);
+  lua_pushcfunction(state, traceback);
+  if (luaL_loadfile(state, path) != LUA_OK || lua_pcall(state, 0, 1, 1) != LUA_OK || !lua_isfunction(state, 2)) {
+    fprintf(stderr, "AGATHER_FUZZ names no driver: %s: %s\n", path, luaL_tolstring(state, -1, NULL));
+    exit(2);
+  }
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+  open_state(); /* so that a driver that cannot be loaded is no crashing input */
+  return atexit(close_state);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
+  if (inputs_left-- <= 0)
+    close_state();
+  if (state == NULL)
+    open_state();
+  lua_pushvalue(state, 2);
+  lua_pushlstring(state, (const char *)bytes, size);
+  lua_pushcfunction(state, reached);
+  if (lua_pcall(state, 2, 0, 1) != LUA_OK) {
+    fprintf(stderr, "%s\n", lua_tostring(state, -1));
+    print_quoted(bytes, size);
+    abort();
+  }
+  return 0;
+}
