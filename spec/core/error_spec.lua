@@ -115,6 +115,20 @@ describe("a raised value", function()
     end
   end)
 
+  it("is the object itself where that has a field of the name value, as limits' errors do", function()
+    for _, value in ipairs{ 42, "text", false } do
+      local object = agather.LimitError("too many", { limit = "tasks", value = value })
+      virtual(function()
+        local function fail() error(object, 0) end
+        assert.equal(object, select(2, pcall(agather.await, agather.spawn(fail))))
+        assert.equal(object, select(2, pcall(agather.await, agather.gather(fail))))
+        assert.equal(object, agather.await(agather.gather(fail, { return_exceptions = true }))[1])
+      end)
+      assert.equal(object, select(2, pcall(agather.run, function() error(object, 0) end)))
+      assert.equal(value, object.value)
+    end
+  end)
+
   it("is the value of an error object where it stands beside results", function()
     local value = { code = 1 }
     local object = exception(value)

@@ -29,8 +29,9 @@ enum { PARENTS_MAX = 100 };
 /* Marks the classes: a table is a class when it holds this key. */
 static const char class_mark = 0;
 
-/* Marks the object of a nil that was raised. */
-static const char nil_mark = 0;
+/* Marks the objects that stand for another value, which was raised: it is their field value. Other objects may have a
+** field of this name, too. */
+static const char stands_mark = 0;
 
 static bool is_class(lua_State *L, int index) {
   if (lua_type(L, index) != LUA_TTABLE)
@@ -60,7 +61,7 @@ static int error_index(lua_State *L) {
   const char *key = lua_tostring(L, 2);
   if (key != NULL && key[0] == 'v' && lua_compare(L, 2, lua_upvalueindex(1), LUA_OPEQ)) {
     lua_settop(L, 1);
-    if (lua_rawgetp(L, 1, &nil_mark) != LUA_TNIL)
+    if (lua_rawgetp(L, 1, &stands_mark) != LUA_TNIL)
       lua_pushnil(L);
     else
       lua_settop(L, 1);
@@ -264,13 +265,10 @@ void ag_error_wrap(lua_State *L, ag_state *S, int index) {
   }
   ag_error_message(L, index);
   ag_error_push(L, S, "Error");
-  if (lua_isnil(L, index)) {
-    lua_pushboolean(L, true);
-    lua_rawsetp(L, -2, &nil_mark);
-    return;
-  }
   lua_pushvalue(L, index);
   lua_setfield(L, -2, "value");
+  lua_pushboolean(L, true);
+  lua_rawsetp(L, -2, &stands_mark);
 }
 
 void ag_error_normalize(lua_State *L, int index) {
@@ -286,17 +284,12 @@ void ag_error_normalize(lua_State *L, int index) {
 void ag_error_unwrap(lua_State *L) {
   if (lua_type(L, -1) != LUA_TTABLE)
     return;
+  bool stands = lua_rawgetp(L, -1, &stands_mark) != LUA_TNIL;
+  lua_pop(L, 1);
+  if (!stands)
+    return;
   lua_pushliteral(L, "value");
   lua_rawget(L, -2);
-  if (lua_isnil(L, -1)) {
-    lua_pop(L, 1);
-    if (lua_rawgetp(L, -1, &nil_mark) == LUA_TNIL) {
-      lua_pop(L, 1);
-      return;
-    }
-    lua_pushnil(L);
-    lua_replace(L, -2);
-  }
   lua_remove(L, -2);
 }
 
@@ -332,6 +325,8 @@ void ag_errors_open(lua_State *L, ag_state *S) {
   ag_error_push(L, S, "Error");
   lua_insert(L, -2);
   lua_setfield(L, -2, "value");
+  lua_pushboolean(L, true);
+  lua_rawsetp(L, -2, &stands_mark);
   S->no_memory = luaL_ref(L, LUA_REGISTRYINDEX);
   ag_setfuncs(L, S, functions);
 }

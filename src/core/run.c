@@ -122,7 +122,8 @@ static int main_phase(lua_State *L) {
     return ag_future_results(L, S, 2);
   ag_future_value(L, S, 2); /* 3: the error object; the traceback goes with the error */
   ag_chain_push(L, S, 2);
-  lua_getfield(L, 3, "value");
+  lua_pushvalue(L, 3);
+  ag_error_unwrap(L);
   if (lua_type(L, 5) == LUA_TSTRING) {
     lua_pushfstring(L, "%s\n%s", lua_tostring(L, 5), lua_tostring(L, 4));
     return lua_error(L);
