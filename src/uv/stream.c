@@ -22,7 +22,7 @@ static void on_close(uv_handle_t *handle) {
   ag_stream *s = handle->data;
   ag_stream_end_linger(s);
   handle->data = NULL;
-  s->closed = true;
+  s->closed = s->closed || !s->hung_up;
   ag_reader_clear(&s->in);
   ag_wake(&s->reader);
   ag_stream_wake_writers(s);
@@ -36,6 +36,13 @@ void ag_stream_drop(ag_stream *s) {
     uv_close(&s->handle.any, on_close);
   ag_wake(&s->reader);
   ag_stream_wake_writers(s);
+}
+
+void ag_stream_hang_up(ag_stream *s) {
+  if (uv_is_closing(&s->handle.any))
+    return;
+  s->hung_up = true;
+  uv_close(&s->handle.any, on_close);
 }
 
 int ag_stream_create(uv_loop_t *loop, uv_handle_type type, ag_stream **stream) {
@@ -138,8 +145,7 @@ static int stream_gc(lua_State *L) {
   s->owned = false;
   if (!s->closed)
     ag_stream_drop(s);
-  else
-    free_if_unused(s);
+  free_if_unused(s);
   return 0;
 }
 

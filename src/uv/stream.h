@@ -29,6 +29,7 @@ typedef struct ag_stream {
   bool reading, shut;
   bool crowded; /* data came and the reader had not yet taken what is there */
   bool closed;  /* for the script; the handle may still be open */
+  bool hung_up; /* shut, and a pipe that goes one way: the handle is closed, for the script it is open */
   bool owned;   /* a userdata refers to it */
 } ag_stream;
 
@@ -54,6 +55,9 @@ ag_stream *ag_stream_still_open(lua_State *L, const char *operation);
 void ag_stream_set_methods(lua_State *L, const luaL_Reg *methods);
 /* Closes the handle now, drops what was not written, and wakes who waits; again is harmless. */
 void ag_stream_drop(ag_stream *s);
+
+/* Closes the handle of one that was shut and cannot be read; the script's stream stays as it is. */
+void ag_stream_hang_up(ag_stream *s);
 
 /* Its parts: each adds methods to the table on top. */
 void ag_stream_write_methods(lua_State *L);

@@ -175,9 +175,12 @@ static int stream_set_write_buffer_limits(lua_State *L) {
 
 /* ---- shutting and closing ---- */
 
+/* All was sent. The pipe to a child is no socket and cannot be shut: its reader sees the end when it is closed. */
 static void on_shutdown(uv_shutdown_t *request, int status) {
-  (void)status;
+  ag_stream *s = request->handle->data;
   free(request);
+  if (status == UV_ENOTSOCK)
+    ag_stream_hang_up(s);
 }
 
 /* stream:shutdown(): no more will be written; what was is still sent, and reading goes on. Twice is harmless. */
