@@ -56,6 +56,15 @@ describe("json.decode", function()
     end
   end)
 
+  it("refuses a zero byte wherever it stands, and says where", function()
+    for _, text in ipairs { "1\0", "[1\0,2]", "\0001", "\"a\0\"", "12\0003", "{\0}", "-1.5e3\0", "[1] \0" } do
+      fails("JSON: ", text)
+    end
+    local err = fails("zero byte at line 2, column 3", "[1,\n 2\0]")
+    assert.equal(2, err.line)
+    assert.equal(3, err.column)
+  end)
+
   it("goes no deeper than 512 levels", function()
     local value = json.decode(("["):rep(512) .. ("]"):rep(512))
     for _ = 1, 511 do value = value[1] end

@@ -4,6 +4,7 @@
  ** jansson's tree is held by a userdata while Lua values are made of it, so that an error in between, such as a lack of
  ** memory, frees it. */
 #include <jansson.h>
+#include <string.h>
 
 #include "json/json.h"
 
@@ -68,6 +69,19 @@ static void push_value(lua_State *L, json_t *value, int depth) {
   }
 }
 
+/* Refuses a zero byte, which jansson skips where it stands after a number. Says where. */
+static int refuse_zero(lua_State *L, const char *text, const char *zero) {
+  lua_Integer line = 1;
+  const char *start = text;
+  for (const char *p; (p = memchr(start, '\n', (size_t)(zero - start))) != NULL; start = p + 1)
+    line++;
+  lua_pushboolean(L, 0);
+  lua_pushliteral(L, "zero byte");
+  lua_pushinteger(L, line);
+  lua_pushinteger(L, (lua_Integer)(zero - start) + 1);
+  return 4;
+}
+
 /* decode(text): true and the value; or false, what is wrong, and the line and column where. */
 static int json_decode(lua_State *L) {
   size_t n;
@@ -87,6 +101,9 @@ static int json_decode(lua_State *L) {
     lua_pushinteger(L, error.column);
     return 4;
   }
+  const char *zero = memchr(text, 0, n);
+  if (zero != NULL)
+    return refuse_zero(L, text, zero);
   push_value(L, *root, 0);
   json_decref(*root); /* not at the next collection: it may be large */
   *root = NULL;
