@@ -181,7 +181,7 @@ static const char *find(const char *data, size_t from, size_t held, const char *
 static ag_taken take_until(lua_State *L, ag_reader *r, ag_read_kind kind, int arg, const char *separator, size_t n,
                            size_t *searched) {
   size_t held = ag_reader_held(r);
-  const char *data = r->data + r->start;
+  const char *data = held > 0 ? r->data + r->start : "";
   size_t from = *searched > r->taken ? *searched - r->taken : 0; /* another may have taken bytes meanwhile */
   const char *found = from < held ? find(data, from, held, separator, n) : NULL;
   if (found != NULL) {
