@@ -254,6 +254,7 @@ describe("a request is refused", function()
     refused("is not http or https", "GET", "ftp://example.org/")
     refused("bad URL", "GET", "http://")
     refused("bad URL", "GET", "http://[::1/")
+    refused("no good host", "GET", "http://a%7f.example/")
     refused("bad URL", "GET", "http://host:99999/")
   end)
 

@@ -30,7 +30,7 @@ function url.parse(text, base)
   if parts.scheme ~= "http" and parts.scheme ~= "https" then
     return nil, ("the scheme '%s' is not http or https"):format(parts.scheme)
   end
-  if not parts.host or parts.host == "" or #parts.host > 253 then
+  if not parts.host or parts.host == "" or #parts.host > 253 or parts.host:find("%c") then -- "%7f" decoded
     return nil, "it has no good host (one in another script than ASCII is written in punycode)"
   end
   return parts
