@@ -258,6 +258,23 @@ describe("a request is refused", function()
     refused("bad URL", "GET", "http://host:99999/")
   end)
 
+  it("without leaving memory behind, also of a host that has no punycode", function()
+    if servers.slow then return end -- what sanitizers keep is no leak
+    local parse = require("agather.http.url").parse
+    local function pages()
+      collectgarbage()
+      local file <close> = assert(io.open("/proc/self/statm"))
+      return select(2, file:read("n", "n"))
+    end
+    local function refuse(count)
+      for _ = 1, count do assert.is_nil(parse("http://" .. ("%ff"):rep(2000) .. "/")) end
+    end
+    refuse(100)
+    local before = pages()
+    refuse(3000)
+    assert.is_true(pages() - before < 300)
+  end)
+
   it("when an option is unknown, of a wrong type, or excludes another", function()
     local url = "http://127.0.0.1:9/"
     refused("unknown option 'jason'", "GET", url, { jason = {} })

@@ -33,12 +33,12 @@ static url *push_url(lua_State *L) {
 
 /* Sets field [name] of the table on top to a part of [u], if it has that. */
 static void set_part(lua_State *L, url *u, CURLUPart part, unsigned flags, const char *name) {
-  if (curl_url_get(u->parsed, part, &u->part, flags) != CURLUE_OK)
-    return;
-  lua_pushstring(L, u->part);
-  curl_free(u->part);
+  if (curl_url_get(u->parsed, part, &u->part, flags) == CURLUE_OK) {
+    lua_pushstring(L, u->part);
+    lua_setfield(L, -2, name);
+  }
+  curl_free(u->part); /* there is one also after an error: curl 7.88 leaves a host that has no punycode */
   u->part = NULL;
-  lua_setfield(L, -2, name);
 }
 
 /* parse_url(text [, base]): a table with url (without credentials and fragment), scheme, host (as it is looked up),
