@@ -176,7 +176,7 @@ local function write(writer, ...)
   local ok, err = agather.pcall(writer.stream.write, writer.stream, ...)
   if ok then
     assert(err == writer.stream, "write does not return the stream")
-    if writer.check_room then writer.check_room() end
+    if writer.check_room and table.concat { ... } ~= "" then writer.check_room() end
     return
   end
   if not is_error(err, "OSError") and not is_error(err, "TLSError") then error(err, 0) end
@@ -354,9 +354,11 @@ local function scenario(bytes)
   end
   reached(#link.name * 32 + #ending * 4 + (duplex and 2 or 0) + (reader.leaves and 1 or 0) + 8192)
   tasks[#tasks + 1] = agather.spawn(run_writer, writer, bytes)
-  run_reader(reader, bytes)
-  if reader.leaves or ending == "nothing" then close_under_reader(reader) end
-  for _, task in ipairs(tasks) do task:await() end
+  tasks[#tasks + 1] = agather.spawn(function()
+    run_reader(reader, bytes)
+    if reader.leaves or ending == "nothing" then close_under_reader(reader) end
+  end)
+  agather.gather_list(tasks, { cancel_on_error = true }):await()
   if writer.closed then check_closed(one) end
   one:close()
   other:close()
