@@ -28,11 +28,12 @@ function links.memory()
 end
 
 function links.unix()
-  local path = keep("path", os.tmpname)
-  local listener = keep("unix", function()
-    os.remove(path)
-    return agather.net.listen_unix(path)
+  local path = keep("path", function()
+    local free = os.tmpname()
+    os.remove(free)
+    return free .. ".socket"
   end)
+  local listener = keep("unix", function() return agather.net.listen_unix(path) end)
   local one = agather.net.connect_unix(path)
   return { name = "unix", one = one, other = listener:accept(), aborted = "cut", takes_at_once = true }
 end

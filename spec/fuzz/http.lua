@@ -1,0 +1,373 @@
+-- agather.http against servers that are broken or mean: bytes choose requests, what they are answered with and in which
+-- pieces, redirects, cookies, limits, and where the client gives up. A good answer gives the right response, a cut one an
+-- error, all others a response or an error of agather.http; connections are used again in between. Afterwards a request
+-- to another server works, and nothing is left.
+local agather = require "agather"
+local answers = require "spec.support.http_answers"
+local choices = require "spec.support.bytes"
+
+local http = agather.http
+
+local HANGS, MOST_DESCRIPTORS = 8, 24
+
+local runner, reached
+local world -- what is kept over inputs: a client, two listeners
+
+-- ---- the servers ----
+
+local function turns(count)
+  for _ = 1, count do agather.sleep(0) end
+end
+
+-- A request: method, target, headers (lowercase name -> value), body.
+local function read_request(stream)
+  local ok, head = agather.pcall(stream.read_until, stream, "\r\n\r\n")
+  if not ok then return nil end
+  local request = { headers = {} }
+  request.method, request.target = head:match("^(%S+) (%S+) HTTP/1.1\r\n")
+  assert(request.method, "no good request: " .. head)
+  for name, value in head:gmatch("\r\n([^:\r\n]+): *([^\r\n]*)") do request.headers[name:lower()] = value end
+  local length = math.tointeger(tonumber(request.headers["content-length"]))
+  request.body = length and stream:read_exactly(length) or ""
+  return request
+end
+
+local function write_answer(stream, answer)
+  for place, piece in ipairs(answer.pieces) do
+    if place > 1 then turns(place < 8 and 2 or 1) end
+    stream:write(piece)
+  end
+  if answer.ending == "stall" then agather.future():await() end
+  if answer.ending == "keep" then return true end
+  if answer.ending == "abort" then stream:flush() end
+  if answer.ending == "shutdown" then
+    stream:shutdown()
+    stream:read("a")
+  else
+    stream[answer.ending](stream)
+  end
+end
+
+-- Answers what /exchange/hop asks for; [plan] checks what was asked.
+local function serve(stream, plan)
+  local _ <close> = stream
+  while true do
+    local request = read_request(stream)
+    if not request then return end
+    local answer = plan:answer_to(request)
+    local ok, stays = agather.pcall(write_answer, stream, answer)
+    if not ok and not agather.is_error(stays, agather.OSError) then error(stays, 0) end
+    if not stays or not ok then return end
+  end
+end
+
+local function accept_all(listener, plan)
+  while true do
+    local stream = listener:accept()
+    plan.tasks[#plan.tasks + 1] = agather.spawn(function()
+      local ok, err = agather.pcall(serve, stream, plan)
+      if not ok and not agather.is_error(err, agather.OSError) and not agather.is_error(err, agather.IncompleteReadError) then
+        plan.failure = plan.failure or err
+      end
+    end)
+  end
+end
+
+-- ---- the plan: what is asked and what must come of it ----
+
+local Plan = {}
+Plan.__index = Plan
+
+local methods = { "GET", "HEAD", "POST", "GET", "PUT", "DELETE" }
+local locations = {
+  "/%d/%d", "%d", "http://127.0.0.1:%d/%d/%d", "http://127.0.0.2:%d/%d/%d#there", "//127.0.0.1:%d/%d/%d", "?again",
+  "file:///etc/passwd", "http://", "ftp://127.0.0.1/", "http://127.0.0.1:99999/", "\\\\x",
+}
+
+-- A place to be sent to; whether it is a good one, and whether it is another host.
+local function choose_location(bytes, exchange, hop)
+  local which = bytes:upto(#locations - 1) + 1
+  local format = locations[which]
+  if which == 1 then return format:format(exchange, hop), true end
+  if which == 2 then return format:format(hop), true end
+  if which <= 5 then return format:format(world.port, exchange, hop), true, which == 4 end
+  return format, false
+end
+
+local function after_redirect(status, method)
+  if status == 303 and method ~= "HEAD" then return "GET" end
+  if (status == 301 or status == 302) and method == "POST" then return "GET" end
+  return method
+end
+
+-- An exchange: method, options, hops (each with answer, method, and whether the secret must not get there), use.
+local function choose_exchange(bytes, number)
+  local method = bytes:of(methods)
+  local options = { timeout = 20, headers = { ["X-Number"] = number, Authorization = "secret" } }
+  if method == "POST" or method == "PUT" then options.body = bytes:take(bytes:upto(30)) end
+  if bytes:one_in(5) then options.max_body = bytes:upto(100) end
+  local most = 10
+  if bytes:one_in(6) then
+    most = bytes:upto(2)
+    options.follow_redirects = most > 0 and most or false
+  end
+  local exchange = { number = number, method = method, options = options, hops = {}, most = most, use = bytes:upto(15) }
+  local elsewhere = false
+  while bytes:one_in(5) and #exchange.hops < 4 do
+    local status = bytes:of { 302, 301, 303, 307, 308 }
+    local location, is_good, other = choose_location(bytes, number, #exchange.hops + 1)
+    exchange.hops[#exchange.hops + 1] = {
+      method = method, elsewhere = elsewhere, answer = answers.redirect(method, status, location, bytes),
+      leads = is_good,
+    }
+    if not is_good then break end
+    elsewhere = elsewhere or other
+    method = after_redirect(status, method)
+  end
+  local last = exchange.hops[#exchange.hops]
+  if not last or last.leads then
+    exchange.hops[#exchange.hops + 1] = { method = method, elsewhere = elsewhere, answer = answers.choose(method, bytes) }
+  end
+  for _, hop in ipairs(exchange.hops) do
+    if not hop.answer.known then exchange.unknown = true end
+    if hop.answer.ending == "stall" or hop.answer.ending == "keep" and not hop.answer.known then options.timeout = 0.02 end
+  end
+  return exchange
+end
+
+-- For whoever looks at a finding: AGATHER_FUZZ_SHOW=1.
+function Plan:show()
+  for _, exchange in ipairs(self) do
+    print(("%d: %s, use %s, follows %s, max_body %s, timeout %s"):format(exchange.number, exchange.method, exchange.use,
+      exchange.options.follow_redirects, exchange.options.max_body, exchange.options.timeout))
+    for _, hop in ipairs(exchange.hops) do
+      print("", hop.method, hop.answer.known, hop.answer.ending, ("%q"):format(table.concat(hop.answer.pieces, "|")))
+    end
+  end
+end
+
+function Plan:answer_to(request)
+  local exchange, hop = request.target:match("^/(%d+)/(%d+)$")
+  exchange = self[tonumber(exchange)]
+  local step = exchange and exchange.hops[tonumber(hop) + 1]
+  if not step then return { pieces = { "" }, ending = "close" } end -- a broken answer has led here
+  if not exchange.unknown then
+    assert(request.method == step.method, "it was asked with another method: " .. request.method)
+    assert(request.headers.host == (step.elsewhere and request.headers.host or "127.0.0.1:" .. world.port), "another host")
+    assert((request.headers.authorization == "secret") == not step.elsewhere, "what is secret went elsewhere, or not at all")
+    local body = (step.method == "POST" or step.method == "PUT") and exchange.options.body or ""
+    assert(request.body == body, "it was asked with another body")
+  end
+  return step.answer
+end
+
+-- ---- the client ----
+
+-- Ways to take a response; each returns it and its body, or nil where that was not read to its end.
+local uses = {}
+
+function uses.whole(client, exchange, target)
+  local response = client:request(exchange.method, target, exchange.options)
+  return response, response:text()
+end
+
+function uses.text(client, exchange, target)
+  local response <close> = client:stream(exchange.method, target, exchange.options)
+  return response, response:text()
+end
+
+function uses.chunks(client, exchange, target)
+  local response <close> = client:stream(exchange.method, target, exchange.options)
+  local parts = {}
+  for chunk in response:chunks(exchange.use == 3 and 7 or nil) do
+    assert(#chunk > 0, "an empty chunk")
+    parts[#parts + 1] = chunk
+  end
+  return response, table.concat(parts)
+end
+
+function uses.lines(client, exchange, target)
+  local response <close> = client:stream(exchange.method, target, exchange.options)
+  for line in response:lines() do assert(not line:find("\n", 1, true), "a line with its end") end
+  return response, nil
+end
+
+function uses.first_chunk(client, exchange, target)
+  local response <close> = client:stream(exchange.method, target, exchange.options)
+  response:chunks()()
+  response:close()
+  response:close()
+  return response, nil
+end
+
+function uses.forgotten(client, exchange, target)
+  local response = client:stream(exchange.method, target, exchange.options)
+  exchange.forgotten = true
+  return response, nil
+end
+
+local in_order = {
+  [0] = "whole", "whole", "text", "chunks", "whole", "lines", "first_chunk", "chunks", "whole", "forgotten", "text", "whole",
+}
+
+local function check_error(err)
+  local is_ours = agather.is_error(err, http.Error) or agather.is_error(err, http.TimeoutError)
+  assert(is_ours, "no error of agather.http: " .. tostring(err))
+  assert(type(err.method) == "string" and type(err.url) == "string" and err.cause, "an error that does not say of what")
+end
+
+local function check_headers(answer, response)
+  for name, values in pairs(answer.headers) do
+    local got = response.headers:get_all(name)
+    assert(#got == #values, "another number of headers " .. name)
+    for place, value in ipairs(values) do assert(got[place] == tostring(value), "another header " .. name) end
+  end
+end
+
+-- What must be right of any response.
+local function check_response(response)
+  assert(math.type(response.status) == "integer" and response.status >= 0 and response.status <= 999)
+  assert(type(response.reason) == "string" and response.http_version:find("^[%d.]+$"))
+  for name, value in response.headers:items() do assert(type(name) == "string" and type(value) == "string") end
+  assert(tostring(response):find("Response", 1, true))
+  pcall(response.raise_for_status, response)
+end
+
+-- What must come of an exchange in which all is known.
+local function check_known(exchange, ok, response, body)
+  local answer = exchange.hops[#exchange.hops].answer
+  local redirects = #exchange.hops - 1
+  local limit = exchange.options.max_body
+  if exchange.most == 0 then
+    answer, redirects = exchange.hops[1].answer, 0
+  elseif redirects + (exchange.hops[#exchange.hops].leads == false and 1 or 0) > exchange.most then
+    assert(not ok, "it followed too many redirects")
+    if not limit then assert(agather.is_error(response, http.TooManyRedirects), tostring(response)) end
+    return
+  end
+  for place = 1, redirects + 1 do
+    local passed = exchange.hops[place].answer
+    local is_wanted = exchange.whole or place == redirects + 1 and (exchange.most == 0 or exchange.hops[place].leads ~= false)
+    if limit and passed.known == "response" and #passed.body > limit and is_wanted then
+      if not ok then assert(agather.is_error(response, http.BodyTooLarge), tostring(response)) end
+      assert(not ok or not body, "a body over the limit came through")
+      return
+    end
+  end
+  if exchange.hops[#exchange.hops].leads == false and exchange.most > 0 then
+    assert(not ok and agather.is_error(response, http.ProtocolError), "a bad redirect was followed")
+  elseif answer.known == "error" then
+    if not ok then return end
+    assert(body == nil or exchange.forgotten, "a response that was cut came through")
+  elseif answer.known == "response" then
+    if not ok then error(response, 0) end
+    assert(response.status == answer.status and response.reason == answer.reason, "another status")
+    assert(#response.history == redirects, "another number of redirects")
+    check_headers(answer, response)
+    if body then assert(body == answer.body, "another body") end
+  end
+end
+
+local function run_exchange(client, exchange)
+  local target = ("http://127.0.0.1:%d/%d/0"):format(world.port, exchange.number)
+  local use = in_order[exchange.use]
+  exchange.whole = use == "whole" or not use
+  if not use then -- it is given up
+    local task = agather.spawn(uses[exchange.use % 2 == 0 and "whole" or "text"], client, exchange, target)
+    turns((exchange.use - 11) * 5)
+    task:cancel()
+    local ok, err = pcall(task.await, task)
+    if not ok and not agather.is_error(err, agather.CancelledError) then check_error(err) end
+    return
+  end
+  local ok, response, body = agather.pcall(uses[use], client, exchange, target)
+  if ok then check_response(response) else check_error(response) end
+  reached((ok and response.status or #tostring(response.cause) + 1000) * 4 + (exchange.unknown and 1 or 0))
+  if not exchange.unknown then check_known(exchange, ok, response, body) end
+end
+
+-- ---- around it ----
+
+local function make_world()
+  local made = { listener = agather.net.listen("0.0.0.0", 0), honest = agather.net.listen("127.0.0.1", 0), inputs = 0 }
+  made.port = select(2, made.listener:local_address())
+  made.honest_port = select(2, made.honest:local_address())
+  made.client = http.Client { timeout = 20 }
+  return made
+end
+
+local honest_plan = {
+  tasks = {},
+  answer_to = function(_, request)
+    return {
+      pieces = { ("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"):format(#request.target, request.target) }, ending = "keep",
+    }
+  end,
+}
+
+local function stop(tasks)
+  for _, task in ipairs(tasks) do task:cancel() end
+  for _, task in ipairs(tasks) do
+    local ok, err = pcall(task.await, task)
+    if not ok and not agather.is_error(err, agather.CancelledError) then error(err, 0) end
+  end
+end
+
+local function scenario(bytes)
+  local plan = setmetatable({ tasks = {} }, Plan)
+  local acceptors = { agather.spawn(accept_all, world.listener, plan), agather.spawn(accept_all, world.honest, honest_plan) }
+  local client <close> = http.Client { proxy = false, cookies = not bytes:one_in(3) }
+  for number = 1, bytes:upto(3) + 1 do plan[number] = choose_exchange(bytes, number) end
+  if os.getenv("AGATHER_FUZZ_SHOW") then plan:show() end
+  if bytes:one_in(3) then -- all at once
+    local tasks = {}
+    for number, exchange in ipairs(plan) do tasks[number] = agather.spawn(run_exchange, client, exchange) end
+    agather.gather_list(tasks, { cancel_on_error = true }):await()
+  else
+    for _, exchange in ipairs(plan) do run_exchange(client, exchange) end
+  end
+  for _, cookie in ipairs(client:cookies()) do assert(type(cookie) == "table") end
+  world.inputs = world.inputs + 1
+  local target = "/" .. world.inputs
+  local response = world.client:get(("http://127.0.0.1:%d%s"):format(world.honest_port, target))
+  assert(response:text() == target, "the honest server was not understood")
+  collectgarbage() -- responses that were forgotten
+  stop(acceptors)
+  stop(plan.tasks)
+  stop(honest_plan.tasks)
+  honest_plan.tasks = {}
+  if plan.failure then error(plan.failure, 0) end
+end
+
+local function check_left()
+  turns(2)
+  local left = agather.all_tasks()
+  assert(#left == 1, "tasks are left: " .. #left .. " " .. tostring(left[1]) .. tostring(left[2]))
+  if world.inputs % 50 ~= 0 then return end
+  require("agather.curl").trim()
+  turns(20)
+  local count = #agather.fs.scandir("/proc/self/fd")
+  world.descriptors = world.descriptors or count + MOST_DESCRIPTORS
+  assert(count <= world.descriptors, "descriptors are left: " .. count)
+end
+
+local function hangs()
+  local lines = { "it hangs:" }
+  for _, task in ipairs(agather.all_tasks()) do lines[#lines + 1] = task:traceback() end
+  error(table.concat(lines, "\n"), 0)
+end
+
+local function main(bytes)
+  world = world or make_world()
+  local task = agather.spawn(scenario, bytes)
+  local _, pending = agather.wait({ task }, { timeout = HANGS })
+  if pending[1] then hangs() end
+  task:await()
+  check_left()
+end
+
+return function(text, tell)
+  reached = tell or function() end
+  runner = runner or agather.Runner()
+  runner:run(main, choices.new(text))
+end
