@@ -248,7 +248,7 @@ describe("with a name server, dns", function()
       loop:run_forever()
     ]])
     assert.matches("^closed\nleaving\n", output)
-    assert.is_nil(output:find("fault", 1, true))
+    assert.is_nil(output:find("egmentation fault", 1, true))
   end)
 
   with_server("answers localhost where the name server does not", function()

@@ -1,0 +1,3 @@
+-- What busted loads before the specs.
+require "spec.support.collector"
+require "spec.support.leaks"
