@@ -106,6 +106,7 @@ describe("a system call that fails", function()
     assert.equal("ok\tok\tEIO\tok\tok\t3\n", files("pread64:error=EIO", "f"))
     assert.equal("ok\tok\tok\tok\tok\t3\n", files("pwrite64,write,read,pread64:error=EINTR:when=1", "w f"))
     assert.equal("ENOSPC\tok\tok\tok\tok\t3\n", files("write:error=ENOSPC", "w"))
+    assert.equal("EDQUOT\tok\tok\tok\tok\t3\n", files("write:error=EDQUOT", "w")) -- a name that libuv has not
     assert.equal("ok\tEACCES\tok\tok\tok\t2\n", files("rename:error=EACCES", ""))
     assert.equal("ok\tok\tok\tok\tEMFILE\t4\n", files("openat:error=EMFILE", "d"))
   end)

@@ -1,11 +1,13 @@
 /* The poller on libuv. The loop owns the outer iteration, so libuv's phase order does not matter: one uv_run is one
 ** look at the system, and all it calls only marks tasks as ready. */
+#define _GNU_SOURCE /* strerrorname_np */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "uv/guest.h"
@@ -233,5 +235,16 @@ uv_loop_t *ag_uv_loop_for_handle(lua_State *L, const char *what) {
 }
 
 int ag_uv_error(lua_State *L, int status, const char *operation, const char *address) {
-  ag_os_error(L, uv_err_name(status), -status, uv_strerror(status), operation, address);
+  static const char unknown[] = "Unknown system error";
+  char name[64], text[128];
+  uv_err_name_r(status, name, sizeof name);
+  uv_strerror_r(status, text, sizeof text);
+  if (strncmp(name, unknown, sizeof unknown - 1) != 0)
+    ag_os_error(L, name, -status, text, operation, address);
+    /* libuv's list lacks some of the system's, such as EDQUOT and ESTALE */
+#ifdef __GLIBC__
+  if (strerrorname_np(-status) != NULL)
+    ag_os_error(L, strerrorname_np(-status), -status, strerrordesc_np(-status), operation, address);
+#endif
+  ag_os_error(L, name, -status, text, operation, address);
 }
