@@ -45,4 +45,17 @@ describe("the loop's wait", function()
     ]])
     assert.equal("false\tinterrupted\ntrue\n", output)
   end)
+
+  it("is an OSError to begin where the process has no descriptors left, and works when it has some again", function()
+    local output, status = support.script([[
+      local held = {}
+      for i = 1, 100 do held[i] = io.open("/dev/null") end
+      local ok, err = pcall(agather.run, function() end)
+      for _, file in ipairs(held) do file:close() end
+      print(ok, agather.is_error(err, agather.OSError) and err.code or err)
+      print(agather.run(agather.sleep, 0, "runs"))
+    ]], "ulimit -n 30;")
+    assert.equal("false\tEMFILE\nruns\n", output)
+    assert.equal(0, status)
+  end)
 end)

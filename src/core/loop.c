@@ -1,6 +1,7 @@
 /* The loop: iterations as asyncio's, timers, the clock, handles, and its methods for scripts. */
 #include "core/loop.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -39,6 +40,12 @@ ag_loop *ag_loop_check(lua_State *L, ag_state *S, const char *what) {
   return S->running;
 }
 
+static int no_poller(lua_State *L, int number) {
+  if (number != EMFILE && number != ENFILE)
+    return luaL_error(L, "not enough memory");
+  return ag_os_error(L, number == EMFILE ? "EMFILE" : "ENFILE", number, strerror(number), "event loop", NULL);
+}
+
 ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug) {
   ag_loop *loop = lua_newuserdatauv(L, sizeof *loop, 0);
   memset(loop, 0, sizeof *loop);
@@ -57,10 +64,11 @@ ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug) {
   loop->poller = ag_sleeper_new();
   loop->remote = loop->poller != NULL ? ag_remote_new(loop->poller) : NULL;
   if (loop->remote == NULL) {
+    int number = loop->poller == NULL ? errno : ENOMEM;
     if (loop->poller != NULL)
       loop->poller->close(loop->poller);
     ag_drop(L, S, loop->slot);
-    luaL_error(L, "agather: cannot make a poller");
+    no_poller(L, number);
   }
   loop->id = ++S->next_loop;
   loop->closed = false;
