@@ -40,9 +40,11 @@ end
 --- strace attaches to the threads, this one unless given, and injects; see strace(1) for [fault].
 ---@param fault string such as "read:error=EIO:when=2+3"
 ---@param threads? integer[]
-function faults.attach(fault, threads)
+---@param paths? string[] only calls for these files
+function faults.attach(fault, threads, paths)
   local processes = ""
   for _, id in ipairs(threads or { system.pid }) do processes = processes .. " -p " .. id end
+  for _, path in ipairs(paths or {}) do processes = processes .. " -P " .. path end
   execute((([[
     unset LD_PRELOAD
     : >BASE.err
@@ -70,10 +72,12 @@ end
 
 -- ---- a table of faults ----
 
-local complaints, tried, injected = {}, 0, 0
+local complaints, tried, injected = 0, 0, 0
 
 local function complain(scenario, fault, text, ...)
-  complaints[#complaints + 1] = ("%s, %s: %s"):format(scenario.name, fault, text:format(...))
+  complaints = complaints + 1
+  print(("%s, %s: %s"):format(scenario.name, fault, text:format(...)))
+  io.stdout:flush()
 end
 
 local function words(text)
@@ -87,6 +91,7 @@ local NAMES = { EOPNOTSUPP = "ENOTSUP", EWOULDBLOCK = "EAGAIN", EDEADLOCK = "EDE
 
 local function code_of(err)
   if tostring(err):find("not enough memory", 1, true) then return "ENOMEM" end -- the system's or Lua's: the same to all
+  if tostring(err):find("assertion failed!", 1, true) then return "assertion" end
   return type(err) == "table" and err.code or agather.is_error(err) and tostring(err):match("^%w+") or tostring(err)
 end
 
@@ -106,7 +111,7 @@ end
 
 -- Calls note(err or nil) for each round.
 local function rounds_in_one_loop(scenario, call, fault, note)
-  faults.attach(fault, scenario.threads and scenario.threads())
+  faults.attach(fault, scenario.threads and scenario.threads(), call.paths)
   for _ = 1, ROUNDS do
     note(attempt(scenario, call.longest))
     local left = tasks_left()
@@ -115,7 +120,7 @@ local function rounds_in_one_loop(scenario, call, fault, note)
 end
 
 local function rounds_in_loops(scenario, call, fault, note)
-  faults.attach(fault, scenario.threads and scenario.threads())
+  faults.attach(fault, scenario.threads and scenario.threads(), call.paths)
   for _ = 1, ROUNDS do
     local failure
     local ok, err = pcall(agather.run, function() failure = attempt(scenario, call.longest) end)
@@ -217,13 +222,14 @@ local function try_all(scenario, list)
         end
       end
     end
-    if hits == 0 then complaints[#complaints + 1] = scenario.name .. " makes no call of " .. call.name end
+    if hits == 0 then complain(scenario, call.name, "there is no such call") end
   end
 end
 
 --- Tries the faults of a scenario. scenario.run() is called in a task; it must end, with or without an error. calls is
 --- a list of { name =, raises = codes, hides = codes, either = codes, follow = codes of what comes of them,
---- longest = seconds until a round counts as hanging, fresh = whether each round has a loop of its own }.
+--- paths = files that the calls are for, longest = seconds until a round counts as hanging, fresh = whether each round
+--- has a loop of its own }.
 ---@param scenario { name: string, run: function, follow?: string, threads?: function, calls: table[] }
 function faults.sweep(scenario)
   local lists = { fresh = {}, same = {} }
@@ -238,11 +244,10 @@ function faults.sweep(scenario)
   try_all(scenario, lists.fresh)
 end
 
---- Prints what was wrong and how much was tried.
+--- Prints how much was tried; what was wrong has been.
 function faults.report()
   for _, suffix in ipairs { "", ".log", ".err", ".pid" } do os.remove(base .. suffix) end
-  for _, text in ipairs(complaints) do print(text) end
-  print(("%d faults, %d complaints, %s"):format(tried, #complaints, injected >= tried and "all hit" or injected .. " hits"))
+  print(("%d faults, %d complaints, %s"):format(tried, complaints, injected >= tried and "all hit" or injected .. " hits"))
 end
 
 return faults

@@ -180,6 +180,15 @@ static int check_descriptors(void) {
   return status;
 }
 
+/* uv_loop_init that leaves nothing behind where it fails: libuv forgets the descriptor it waits with. */
+static int init_loop(uv_loop_t *loop) {
+  loop->backend_fd = -1;
+  int status = uv_loop_init(loop);
+  if (status != 0 && loop->backend_fd != -1)
+    close(loop->backend_fd);
+  return status;
+}
+
 uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   ag_loop *loop = ag_running_loop(L, what);
   ag_poller *poller = ag_loop_poller(loop);
@@ -192,7 +201,7 @@ uv_loop_t *ag_uv_loop(lua_State *L, const char *what) {
   if (status == 0)
     status = check_descriptors();
   if (status == 0)
-    status = uv_loop_init(&r->loop);
+    status = init_loop(&r->loop);
   if (status != 0) {
     free_reactor(r);
     ag_uv_error(L, status, "epoll", NULL);
