@@ -13,6 +13,7 @@
 #include "core/limits.h"
 #include "core/post.h"
 #include "core/report.h"
+#include "core/shuffle.h"
 #include "core/task.h"
 
 static double monotonic(void) {
@@ -72,6 +73,7 @@ ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug) {
   }
   loop->id = ++S->next_loop;
   loop->closed = false;
+  ag_shuffle_seed(L, loop);
   ag_list_append(&S->loops, &loop->among);
   return loop;
 }
@@ -98,6 +100,7 @@ static void begin_iteration(ag_loop *loop) {
     ag_remote_take(loop->remote, &loop->ready);
   if (loop->timers.count > 0)
     due_timers(loop);
+  ag_shuffle(loop, &loop->ready);
   ag_list_splice(&loop->current, &loop->ready);
 }
 

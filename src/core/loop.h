@@ -45,6 +45,10 @@ struct ag_loop {
   ag_link ops;        /* the operations among them: see op.c */
   ag_error_sink sink; /* or NULL: see report.c */
   void *sink_data;
+
+#ifdef AGATHER_SHUFFLE
+  uint64_t shuffle; /* state of the random numbers, 0: no shuffling; see shuffle.h */
+#endif
 };
 
 double ag_loop_time(const ag_loop *loop);
