@@ -85,7 +85,9 @@ function module.as_completed(list, options)
   local given, done, failed = 0, 0, 0
   local report = options.progress and require("agather.progress").start(options.progress, #futures)
   local timer
+  local late = false
   local function completed(future)
+    if late then return end -- its call was scheduled before the time was over
     finished:put_nowait(future)
     if report then
       done = done + 1
@@ -104,6 +106,7 @@ function module.as_completed(list, options)
   for _, future in ipairs(futures) do future:add_done_callback(completed) end
   if options.timeout and #futures > 0 then
     timer = loop:call_later(options.timeout, function()
+      late = true
       forget()
       finished:shutdown()
     end)

@@ -237,6 +237,20 @@ describe("as_completed with a timeout", function()
     agather.wait{ slow }
   end))
 
+  it("tells nobody of what is done in the iteration in which the time is over", async(function()
+    local told = {}
+    local loop = agather.get_running_loop()
+    loop:set_exception_handler(function(context) told[#told + 1] = context.message end)
+    local ok, err = pcall(function()
+      for _ in agather.as_completed({ function() end }, { timeout = 0 }) do error("one was given") end
+    end)
+    assert.is_false(ok)
+    assert.is_true(agather.is_error(err, agather.TimeoutError))
+    agather.sleep(0)
+    loop:set_exception_handler(nil)
+    assert.same({}, told)
+  end))
+
   it("of no time raises where nothing is done", async(function()
     local slow = sleeper(1)
     is_timeout(pcall(results_of, { slow }, { timeout = 0 }))
