@@ -194,4 +194,12 @@ return {
       },
     },
   },
+  {
+    about = "as_completed whose time is over in the iteration in which a task is done: nobody is told of an error",
+    program = {
+      objects = no_objects,
+      main = { { op = "as_completed", items = { { kind = "coro", body = 1 } }, timeout = 0 } },
+      bodies = { {} },
+    },
+  },
 }

@@ -4,7 +4,8 @@
 -- A program has `main`, a list of statements, `bodies`, lists of statements for tasks, and `objects`, how many futures,
 -- locks and so on there are. A statement is a table with `op` and what the op needs; the fields named in `blocks` hold
 -- statements again. Body k starts only bodies above k, and a task waits only for tasks of bodies above its own, so that
--- programs end and no circle of awaits arises.
+-- programs end and no circle of awaits arises. `mains` holds the lists of further mains, that run one after the other on
+-- the same loop.
 local generator = {}
 
 --- The fields of a statement that hold lists of statements.
@@ -53,6 +54,7 @@ local needs = {
   group = "TaskGroup",
   as_completed = "as_completed",
   context = "ContextVar",
+  generator = "coroutine",
 }
 
 -- Always the same order: pairs() has none.
@@ -69,7 +71,9 @@ end
 
 -- ---- statements ----
 
-local TASKS, GROUPS, HANDLES, CALLBACKS = 4, 2, 2, 2 -- slots for what statements store
+local slots = { tasks = 4, groups = 2, handles = 2, callbacks = 2, tokens = 2, contexts = 2, generators = 2 }
+
+local ops = require "spec.differential.statements"
 
 local Generator = {}
 Generator.__index = Generator
@@ -81,9 +85,10 @@ end
 
 function Generator:delay() return self.random:number(1, 6) / 8 end
 function Generator:body_above(place) return self.random:number(place.level + 1, self.body_count) end
-function Generator:task() return { kind = "task", slot = self.random:number(1, TASKS) } end
+function Generator:slot(kind) return self.random:number(1, slots[kind]) end
+function Generator:task() return { kind = "task", slot = self:slot("tasks") } end
 function Generator:future() return { kind = "future", slot = self.random:number(1, self.objects.futures) } end
-function Generator:group() return { kind = "group", slot = self.random:number(1, GROUPS) } end
+function Generator:group() return { kind = "group", slot = self:slot("groups") } end
 
 -- A task, future or group (gather or shield) that a slot holds.
 function Generator:target()
@@ -123,187 +128,10 @@ function Generator:guard() return self.random:chance(85) or nil end
 
 function Generator:error_form() return self.random:pick { "string", "table", "object", "subclass" } end
 
--- ops: { weight, feature or false, where, function that makes the statement }
--- where: "any", also in callbacks; "task", only in tasks; "scope", in tasks, and holds blocks.
-local ops = {}
-local function add(weight, feature, where, make)
-  ops[#ops + 1] = { weight = weight, feature = feature, where = where, make = make }
-end
-
-add(8, false, "any", function(self) return { op = "log", label = self:label("l") } end)
-add(8, false, "any", function(self, place)
-  if place.level >= self.body_count then return nil end
-  local form = self.random:pick { "coro", "spawn", "function", "thread" }
-  return { op = "spawn", body = self:body_above(place), slot = self.random:number(1, TASKS), form = form }
-end)
-add(5, false, "any", function(self)
-  local target = self.random:chance(8) and { kind = "main" } or self:task()
-  return { op = "cancel", target = target, message = self:message() }
-end)
-add(1, false, "any", function(self) return { op = "cancel", target = self:future(), message = self:message() } end)
-add(2, false, "any", function(self) return { op = "cancel", target = self:group(), message = self:message() } end)
-add(3, false, "any", function(self)
-  return { op = "set_result", target = self:future(), value = self:label("v"), guard = self:guard() }
-end)
-add(2, false, "any", function(self)
-  return {
-    op = "set_exception", target = self:future(), label = self:label("u"), form = self:error_form(),
-    guard = self:guard(),
-  }
-end)
-add(4, false, "any", function(self) return { op = "query", target = self:target() } end)
-add(3, false, "any", function(self)
-  return { op = self.random:pick { "result", "exception" }, target = self:target(), guard = self:guard() }
-end)
-add(2, false, "any", function(self, place)
-  return {
-    op = "call_soon", label = self:label("c"), actions = self:callback(place), slot = self.random:number(1, HANDLES),
-  }
-end)
-add(3, false, "any", function(self, place)
-  return {
-    op = "call_later", delay = self.random:number(0, 5) / 8, label = self:label("c"), actions = self:callback(place),
-    slot = self.random:number(1, HANDLES),
-  }
-end)
-add(1, false, "any", function(self) return { op = "cancel_handle", slot = self.random:number(1, HANDLES) } end)
-add(3, false, "any", function(self, place)
-  return {
-    op = "add_done_callback", target = self:target(), label = self:label("d"), actions = self:callback(place),
-    slot = self.random:number(1, CALLBACKS),
-  }
-end)
-add(1, false, "any", function(self)
-  return { op = "remove_done_callback", target = self:target(), slot = self.random:number(1, CALLBACKS) }
-end)
-add(3, false, "any", function(self, place)
-  return {
-    op = "make_gather", items = self:awaitables(place), return_exceptions = self.random:chance(40),
-    slot = self.random:number(1, GROUPS),
-  }
-end)
-
-add(8, false, "task", function() return { op = "turn" } end)
-add(7, false, "task", function(self) return { op = "sleep", delay = self:delay() } end)
-add(7, false, "task", function(self)
-  return { op = "await", target = self:target(), method = self.random:chance(30) }
-end)
-add(3, false, "task", function(self, place)
-  if place.level >= self.body_count then return nil end
-  return { op = "await", target = { kind = "coro", body = self:body_above(place) } }
-end)
-add(4, false, "task", function(self, place)
-  return { op = "gather", items = self:awaitables(place), return_exceptions = self.random:chance(40) }
-end)
-add(1, false, "task", function() return { op = "await_itself", guard = true } end)
-add(1, false, "task", function(self) return { op = "cancel_itself", message = self:message() } end)
-add(2, "uncancel", "task", function() return { op = "uncancel" } end)
-add(2, false, "task", function(self)
-  return { op = "raise", label = self:label("u"), form = self:error_form() }
-end)
-add(2, false, "task", function(self, place)
-  if place.final then return nil end
-  return { op = "return", value = self:label("r") }
-end)
-add(8, false, "scope", function(self, place)
-  return {
-    op = "try", block = self:block(place), handler = self:block(place, 2), rethrow = self.random:chance(15) or nil,
-    errors_only = self.random:chance(20) or nil,
-  }
-end)
-add(4, false, "scope", function(self, place)
-  return { op = "finally", block = self:block(place), final = self:block(place, 2, "final") }
-end)
-add(1, false, "scope", function(self, place)
-  return { op = "repeat", count = self.random:number(2, 3), block = self:block(place) }
-end)
-
-add(7, "lock", "scope", function(self, place) return { op = "lock", block = self:block(place) } end)
-add(1, "lock", "any", function(self) return { op = "lock_release", guard = self:guard() } end)
-add(6, "event", "task", function() return { op = "event_wait" } end)
-add(4, "event", "any", function() return { op = "event_set" } end)
-add(2, "event", "any", function() return { op = "event_clear" } end)
-add(6, "semaphore", "scope", function(self, place) return { op = "semaphore", block = self:block(place) } end)
-add(3, "semaphore", "task", function() return { op = "semaphore_acquire" } end)
-add(4, "semaphore", "any", function(self) return { op = "semaphore_release", guard = self:guard() } end)
-local function queue_op(weight, where, name, has_value)
-  add(weight, "queue", where, function(self)
-    return {
-      op = name, slot = self.random:number(1, #self.objects.queues),
-      value = has_value and self.random:number(1, 9) or nil,
-      guard = where == "any" and self:guard() or nil,
-    }
-  end)
-end
-queue_op(6, "task", "queue_put", true)
-queue_op(6, "task", "queue_get")
-queue_op(3, "any", "queue_put_nowait", true)
-queue_op(3, "any", "queue_get_nowait")
-queue_op(2, "any", "queue_task_done")
-queue_op(1, "task", "queue_join")
-add(6, "condition", "scope", function(self, place)
-  local block = self:block(place)
-  table.insert(block, self.random:number(1, #block + 1), { op = "condition_wait" })
-  return { op = "condition", block = block }
-end)
-add(5, "condition", "task", function(self)
-  return { op = "condition", block = { { op = "notify", count = self.random:number(0, 2) } } }
-end)
-add(1, "condition", "task", function() return { op = "condition_wait" } end)
-add(2, "condition", "any", function(self)
-  return { op = "notify", count = self.random:number(0, 2), guard = self:guard() }
-end)
-add(6, "barrier", "task", function() return { op = "barrier_wait" } end)
-add(1, "barrier", "task", function() return { op = "barrier_reset" } end)
-add(1, "barrier", "task", function() return { op = "barrier_abort" } end)
-add(8, "wait", "task", function(self, place)
-  return {
-    op = "wait", items = self:awaitables(place, true),
-    timeout = self.random:chance(60) and self.random:number(0, 4) / 8 or nil,
-    return_when = self.random:pick { "FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED" },
-  }
-end)
-add(8, "as_completed", "task", function(self, place)
-  return {
-    op = "as_completed", items = self:awaitables(place),
-    timeout = self.random:chance(50) and self.random:number(0, 4) / 8 or nil,
-    limit = self.random:chance(30) and self.random:number(1, 2) or nil,
-  }
-end)
-add(10, "wait_for", "task", function(self, place)
-  local timeout = self.random:chance(90) and self.random:number(0, 4) / 8 or nil
-  return { op = "wait_for", target = self:awaitable(place), timeout = timeout }
-end)
-add(8, "timeout", "scope", function(self, place)
-  local timeout = self.random:chance(90) and self.random:number(0, 4) / 8 or nil
-  return { op = "timeout", timeout = timeout, block = self:block(place) }
-end)
-add(2, "timeout", "any", function(self)
-  return { op = "reschedule", delay = self.random:chance(80) and self.random:number(-1, 4) / 8 or nil, guard = true }
-end)
-add(6, "shield", "task", function(self, place) return { op = "await_shield", target = self:awaitable(place) } end)
-add(3, "shield", "any", function(self, place)
-  return { op = "make_shield", target = self:awaitable(place), slot = self.random:number(1, GROUPS) }
-end)
-add(9, "group", "scope", function(self, place)
-  local block = self:block(place)
-  if place.level < self.body_count then
-    for _ = 1, self.random:number(1, 2) do
-      table.insert(block, self.random:number(1, #block + 1), self:group_spawn(place))
-    end
-  end
-  return { op = "group", block = block }
-end)
-add(2, "group", "task", function(self, place)
-  return place.level < self.body_count and self:group_spawn(place) or nil
-end)
-add(4, "context", "task", function(self) return { op = "variable_set", value = self:label("x") } end)
-add(5, "context", "any", function() return { op = "variable_get" } end)
-
 function Generator:group_spawn(place)
   return {
-    op = "group_spawn", body = self:body_above(place), slot = self.random:number(1, TASKS),
-    guard = self.random:chance(70) or nil,
+    op = "group_spawn", body = self:body_above(place), slot = self:slot("tasks"),
+    form = self.random:chance(40) and "spawn" or nil, guard = self.random:chance(70) or nil,
   }
 end
 
@@ -359,6 +187,8 @@ function Generator:rescue()
     }
   end
   if self.features.event then actions[#actions + 1] = { op = "event_set" } end
+  if self.features.lock then actions[#actions + 1] = { op = "lock_release", guard = true } end
+  if self.features.condition then actions[#actions + 1] = { op = "condition_release", guard = true } end
   if self.features.semaphore then actions[#actions + 1] = { op = "semaphore_release", guard = true } end
   if self.features.queue then
     for slot in ipairs(self.objects.queues) do
@@ -366,7 +196,25 @@ function Generator:rescue()
     end
   end
   local delay = self.random:number(8, 16) / 8
-  return { op = "call_later", delay = delay, label = "rescue", actions = actions, slot = HANDLES + 1 }
+  return { op = "call_later", delay = delay, label = "rescue", actions = actions, slot = slots.handles + 1 }
+end
+
+function Generator:main_statements()
+  local random, main = self.random, {}
+  if random:chance(70) then table.insert(main, self:rescue()) end
+  local place = { level = 0, depth = 0 }
+  for slot = 1, random:number(1, 3) do
+    table.insert(main, { op = "spawn", body = self:body_above(place), slot = slot, form = "coro" })
+  end
+  if self.features.generator then table.insert(main, ops.make_generator(self, place)) end
+  for _ = 1, random:number(4, 10) do
+    -- Main goes on after most errors.
+    local statement = self:statement(place)
+    if random:chance(60) then statement = { op = "try", block = { statement }, handler = {} } end
+    table.insert(main, statement)
+  end
+  if random:chance(80) then table.insert(main, { op = "sleep", delay = random:number(1, 24) / 8 }) end
+  return main
 end
 
 --- The program for a seed.
@@ -381,6 +229,11 @@ function generator.program(seed, available)
     features[name] = wanted and available[name] or false
   end
   features.uncancel = random:chance(25)
+  features.eager = random:chance(15)
+  features.loop = random:chance(35)
+  features.sync = features.lock or features.event or features.semaphore or features.barrier
+  local mains = random:chance(20) and random:number(1, 2) or 0
+  features.stop = mains > 0 and random:chance(50)
   local self = setmetatable({
     random = random,
     features = features,
@@ -389,6 +242,7 @@ function generator.program(seed, available)
     body_count = random:number(2, 5),
     objects = {
       futures = random:number(1, 2), queues = {}, semaphore = random:number(0, 2), bounded = random:chance(30),
+      parties = random:number(1, 3), shared = random:chance(20),
     },
   }, Generator)
   for slot = 1, random:number(1, 2) do
@@ -401,20 +255,12 @@ function generator.program(seed, available)
   for body = 1, self.body_count do
     local place = { level = body, depth = 0 }
     program.bodies[body] = self:statements(place, random:number(2, 6))
+    if features.generator then ops.add_yields(self, program.bodies[body]) end
     if random:chance(50) then table.insert(program.bodies[body], { op = "return", value = self:label("r") }) end
   end
-  if random:chance(70) then table.insert(program.main, self:rescue()) end
-  local place = { level = 0, depth = 0 }
-  for slot = 1, random:number(1, 3) do
-    table.insert(program.main, { op = "spawn", body = self:body_above(place), slot = slot, form = "coro" })
-  end
-  for _ = 1, random:number(4, 10) do
-    -- Main goes on after most errors.
-    local statement = self:statement(place)
-    if random:chance(60) then statement = { op = "try", block = { statement }, handler = {} } end
-    table.insert(program.main, statement)
-  end
-  if random:chance(80) then table.insert(program.main, { op = "sleep", delay = random:number(1, 24) / 8 }) end
+  program.main = self:main_statements()
+  if mains > 0 then program.mains = {} end
+  for place = 1, mains do program.mains[place] = self:main_statements() end
   return program
 end
 

@@ -1,58 +1,13 @@
 -- Runs a program of generator.lua with agather on the virtual clock and returns its trace, a list of lines.
--- interpreter.py does the same with asyncio, statement for statement: change both together.
+-- interpreter.py does the same with asyncio, statement for statement: change both together. The statements about locks
+-- and queues, contexts, generators and the loop are in files of their own, as there.
 local agather = require "agather"
+local shown = require "spec.differential.shown"
+
+local describe, describe_error, new_error = shown.value, shown.error, shown.new_error
 
 local MOST_COROS, MOST_STATEMENTS = 60, 3000 -- beyond these, bodies are empty and statements do nothing
 local END_OF_TIME = 1000 -- who still waits then, waits for ever
-local DEEPEST = 4 -- of the lists in lists that are shown
-
--- ---- how values and errors look in the trace ----
-
-local kinds = {
-  "CancelledError", "TimeoutError", "InvalidStateError", "QueueEmpty", "QueueFull", "BrokenBarrierError",
-  "ExceptionGroup",
-}
-
-local UserError = agather.Error:subclass("UserError")
-
-local function new_error(label, form)
-  if form == "string" then return label end
-  if form == "table" then return { label = label } end
-  return form == "object" and agather.Error(label) or UserError(label)
-end
-
-local function is_label(text) return type(text) == "string" and text:find("^u%d+$") ~= nil end
-
-local function describe_error(err)
-  if is_label(err) then return err end
-  if type(err) == "table" and rawget(err, "label") then return err.label end
-  if not agather.is_error(err) then return "error" end
-  if err.value ~= err then return describe_error(err.value) end
-  for _, kind in ipairs(kinds) do
-    if agather.is_error(err, agather[kind]) then
-      if kind == "CancelledError" and err.message ~= "" then return kind .. ":" .. tostring(err.message) end
-      if kind ~= "ExceptionGroup" then return kind end
-      local inner = {}
-      for place, exception in ipairs(err.exceptions) do inner[place] = describe_error(exception) end
-      return kind .. "[" .. table.concat(inner, ", ") .. "]"
-    end
-  end
-  return is_label(err.message) and err.message or "error"
-end
-
-local function describe(value, depth)
-  if type(value) ~= "table" then return tostring(value) end
-  -- In lists asyncio loses the messages of cancellations.
-  if agather.is_error(value, agather.CancelledError) then return "CancelledError" end
-  if agather.is_error(value) then return describe_error(value) end
-  depth = depth or 0
-  if depth == DEEPEST then return ("[%d items]"):format(value.n) end
-  local items = {}
-  for place = 1, value.n do items[place] = describe(value[place], depth + 1) end
-  return "[" .. table.concat(items, ", ") .. "]"
-end
-
--- ---- the interpreter ----
 
 local Interpreter = {}
 Interpreter.__index = Interpreter
@@ -66,9 +21,28 @@ function Interpreter:log(frame, text)
   self.trace[#self.trace + 1] = ("%g %s %s"):format(self.loop:time() - self.start, frame.name, text)
 end
 
+-- The same, and counts how it ended: at once or after something else had happened, with or without an error.
+function Interpreter:counted(frame, statement)
+  self.active = frame
+  local before = self.loop:time()
+  local ok, result = pcall(run[statement.op], self, frame, statement)
+  local waited = self.active ~= frame or self.loop:time() ~= before
+  self.active = frame
+  local how = ok and "ends" or describe_error(result):match("^%a+") or "error"
+  if how == "u" then how = "an error of the program" end
+  how = how .. (waited and " after a wait" or " at once")
+  local counts = self.counts[statement.op] or {}
+  self.counts[statement.op] = counts
+  counts[how] = (counts[how] or 0) + 1
+  if ok then return result end
+  if not statement.guard then error(result, 0) end
+  self:log(frame, statement.op .. " raises " .. describe_error(result))
+end
+
 function Interpreter:statement(frame, statement)
   self.steps = self.steps + 1
   if self.steps > MOST_STATEMENTS then return end
+  if self.counts then return self:counted(frame, statement) end
   if not statement.guard then return run[statement.op](self, frame, statement) end
   local ok, err = pcall(run[statement.op], self, frame, statement)
   if not ok then self:log(frame, statement.op .. " raises " .. describe_error(err)) end
@@ -81,11 +55,16 @@ function Interpreter:block(frame, statements)
   end
 end
 
--- The function of a body, once: each call of this is another coro with its own name.
-function Interpreter:body(number)
+-- What the statements of a body run in, once: each call of this is another coro with its own name.
+function Interpreter:new_frame(number)
   self.coros = self.coros + 1
   local statements = self.coros <= MOST_COROS and self.program.bodies[number] or {}
-  local frame = { name = ("b%d.%d"):format(number, self.coros), level = number, timeouts = {}, groups = {} }
+  return { name = ("b%d.%d"):format(number, self.coros), level = number, timeouts = {}, groups = {} }, statements
+end
+
+-- The function of a body, once.
+function Interpreter:body(number)
+  local frame, statements = self:new_frame(number)
   return function()
     local _ <close> = on_close(function(err)
       if err ~= nil then self:log(frame, "ends with " .. describe_error(err)) end
@@ -141,14 +120,21 @@ end
 
 function Interpreter:gather(frame, statement)
   local values, level = self:awaitables(frame, statement.items)
+  if statement.list then
+    return agather.gather_list(values, { return_exceptions = statement.return_exceptions }), level
+  end
   if statement.return_exceptions then values[#values + 1] = { return_exceptions = true } end
   return agather.gather(table.unpack(values)), level
 end
 
 function Interpreter:callback(frame, statement)
   local inner = { name = statement.label, level = frame.level, timeouts = {}, groups = {} }
-  return function(future)
-    self:log(inner, future and ("is called, done %s"):format(future:done()) or "is called")
+  return function(given)
+    if type(given) == "userdata" then
+      self:log(inner, ("is called, done %s"):format(given:done()))
+    else
+      self:log(inner, "is called with " .. describe(given))
+    end
     self:block(inner, statement.actions)
   end
 end
@@ -159,13 +145,40 @@ function run.log(self, frame, statement) self:log(frame, statement.label) end
 
 function run.spawn(self, _, statement)
   local body = self:body(statement.body)
+  local options = { name = statement.name, context = self.contexts[statement.context], eager_start = statement.eager }
   local task
-  if statement.form == "spawn" then
+  if next(options) then
+    task = agather.create_task(make[statement.form == "spawn" and "coro" or statement.form](body), options)
+  elseif statement.form == "spawn" then
     task = agather.spawn(body)
+  elseif statement.form == "coro" then
+    task = self.loop:create_task(make.coro(body))
   else
     task = agather.create_task(make[statement.form](body))
   end
   self.tasks[statement.slot] = { value = task, level = statement.body, name = "t" .. statement.slot }
+end
+
+function run.ensure_future(self, frame, statement)
+  local entry = self:awaitable(frame, statement.target)
+  if not entry then return end
+  local future = agather.ensure_future(entry.value)
+  if not statement.target.body then -- what is one already stays itself
+    self:log(frame, ("%s stays itself %s"):format(entry.name, future == entry.value))
+    return
+  end
+  self.tasks[statement.slot] = { value = future, level = entry.level, name = "t" .. statement.slot }
+end
+
+function run.new_future(self, _, statement)
+  local future = statement.of_loop and self.loop:create_future() or agather.future()
+  self.futures[statement.slot] = { value = future, level = math.huge, name = "f" .. statement.slot }
+end
+
+function run.coro_close(self, _, statement)
+  local coro = self:coro(statement.body)
+  coro:close()
+  if statement.again then coro:close() end
 end
 
 function run.cancel(self, frame, statement)
@@ -184,7 +197,9 @@ function run.query(self, frame, statement)
   if not target then return end
   local value = target.value
   local cancelling = statement.target.kind == "task" and " cancelling " .. value:cancelling() or ""
-  self:log(frame, ("%s done %s cancelled %s%s"):format(target.name, value:done(), value:cancelled(), cancelling))
+  local here = value:get_loop() == self.loop and agather.is_awaitable(value)
+  self:log(frame, ("%s done %s cancelled %s%s here %s"):format(
+    target.name, value:done(), value:cancelled(), cancelling, here))
 end
 
 function run.result(self, frame, statement)
@@ -197,21 +212,6 @@ function run.exception(self, frame, statement)
   if not target then return end
   local err = target.value:exception()
   self:log(frame, ("%s has exception %s"):format(target.name, err == nil and "nil" or describe_error(err)))
-end
-
-function run.call_soon(self, frame, statement)
-  self.handles[statement.slot] = self.loop:call_soon(self:callback(frame, statement))
-end
-
-function run.call_later(self, frame, statement)
-  self.handles[statement.slot] = self.loop:call_later(statement.delay, self:callback(frame, statement))
-end
-
-function run.cancel_handle(self, frame, statement)
-  local handle = self.handles[statement.slot]
-  if not handle then return end
-  handle:cancel()
-  self:log(frame, ("handle cancelled %s"):format(handle:cancelled()))
 end
 
 function run.add_done_callback(self, frame, statement)
@@ -240,25 +240,14 @@ function run.make_shield(self, frame, statement)
   self.groups[statement.slot] = { value = outer, level = entry.level, name = "g" .. statement.slot }
 end
 
-function run.lock_release(self) self.lock:release() end
-function run.event_set(self) self.event:set() end
-function run.event_clear(self) self.event:clear() end
-function run.semaphore_release(self) self.semaphore:release() end
-function run.queue_put_nowait(self, _, statement) self.queues[statement.slot]:put_nowait(statement.value) end
-
-function run.queue_get_nowait(self, frame, statement)
-  self:log(frame, "queue gives " .. describe(self.queues[statement.slot]:get_nowait()))
-end
-
-function run.queue_task_done(self, _, statement) self.queues[statement.slot]:task_done() end
-function run.notify(self, _, statement) self.condition:notify(statement.count) end
-
 function run.reschedule(self, frame, statement)
   local scope = frame.timeouts[#frame.timeouts]
   if scope then scope:reschedule(statement.delay and self.loop:time() + statement.delay) end
 end
 
-function run.variable_get(self, frame) self:log(frame, "variable " .. describe(self.variable:get())) end
+function run.reschedule_closed(self)
+  if self.closed_scope then self.closed_scope:reschedule(self.loop:time() + 1) end
+end
 
 -- ---- statements for tasks ----
 
@@ -276,8 +265,12 @@ run["repeat"] = function(self, frame, statement)
 end
 
 function run.try(self, frame, statement)
-  local call = statement.errors_only and agather.pcall or pcall
-  local ok, result = call(self.block, self, frame, statement.block)
+  local ok, result
+  if statement.errors_only == "handler" then
+    ok, result = agather.xpcall(self.block, function(err) return err end, self, frame, statement.block)
+  else
+    ok, result = (statement.errors_only and agather.pcall or pcall)(self.block, self, frame, statement.block)
+  end
   if ok then return result end
   self:log(frame, "catches " .. describe_error(result))
   if self:block(frame, statement.handler) then return true end
@@ -293,7 +286,11 @@ function run.finally(self, frame, statement)
 end
 
 function run.turn() agather.sleep(0) end
-function run.sleep(_, _, statement) agather.sleep(statement.delay) end
+
+function run.sleep(self, frame, statement)
+  local result = agather.sleep(statement.delay, statement.value)
+  if result ~= nil then self:log(frame, "slept " .. result) end
+end
 
 function run.await(self, frame, statement)
   local entry = self:awaitable(frame, statement.target)
@@ -301,6 +298,12 @@ function run.await(self, frame, statement)
   local result
   if statement.method then result = entry.value:await() else result = agather.await(entry.value) end
   self:log(frame, ("%s gives %s"):format(entry.name, describe(result)))
+end
+
+function run.await_twice(self, frame, statement)
+  local coro = self:coro(statement.body)
+  self:log(frame, "once " .. describe(coro:await()))
+  coro:await()
 end
 
 function run.gather(self, frame, statement)
@@ -314,57 +317,6 @@ function run.cancel_itself(self, frame, statement)
 end
 
 function run.uncancel(self, frame) self:log(frame, ("uncancel %d"):format(agather.current_task():uncancel())) end
-
-function run.lock(self, frame, statement)
-  local _ <close> = self.lock:acquire()
-  self:log(frame, "has the lock")
-  return self:block(frame, statement.block)
-end
-
-function run.event_wait(self, frame)
-  self.event:wait()
-  self:log(frame, "event")
-end
-
-function run.semaphore(self, frame, statement)
-  local _ <close> = self.semaphore:acquire()
-  self:log(frame, "has the semaphore")
-  return self:block(frame, statement.block)
-end
-
-function run.semaphore_acquire(self, frame)
-  self.semaphore:acquire()
-  self:log(frame, "took the semaphore")
-end
-
-function run.queue_put(self, frame, statement)
-  self.queues[statement.slot]:put(statement.value)
-  self:log(frame, "queue takes " .. statement.value)
-end
-
-function run.queue_get(self, frame, statement)
-  self:log(frame, "queue gives " .. describe(self.queues[statement.slot]:get()))
-end
-
-function run.queue_join(self, frame, statement)
-  self.queues[statement.slot]:join()
-  self:log(frame, "queue joined")
-end
-
-function run.condition(self, frame, statement)
-  local _ <close> = self.condition:acquire()
-  self:log(frame, "has the condition")
-  return self:block(frame, statement.block)
-end
-
-function run.condition_wait(self, frame)
-  self.condition:wait()
-  self:log(frame, "condition")
-end
-
-function run.barrier_wait(self, frame) self:log(frame, ("barrier %d"):format(self.barrier:wait())) end
-function run.barrier_reset(self) self.barrier:reset() end
-function run.barrier_abort(self) self.barrier:abort() end
 
 function run.wait(self, frame, statement)
   local values, _, entries = self:awaitables(frame, statement.items)
@@ -405,9 +357,16 @@ function run.timeout(self, frame, statement)
   local scope
   local _ <close> = on_close(function()
     frame.timeouts[#frame.timeouts] = nil
-    self:log(frame, ("timeout expired %s"):format(scope:expired()))
+    self.closed_scope = scope
+    local when = scope:when() and ("%g"):format(scope:when() - self.start)
+    self:log(frame, ("timeout of %s expired %s"):format(when, scope:expired()))
   end)
-  scope = agather.timeout(statement.timeout)
+  local seconds = statement.timeout
+  if statement.at then
+    scope = agather.timeout_at(seconds and self.loop:time() + seconds)
+  else
+    scope = agather.timeout(seconds)
+  end
   local _ <close> = scope
   frame.timeouts[#frame.timeouts + 1] = scope
   return self:block(frame, statement.block)
@@ -432,11 +391,10 @@ end
 function run.group_spawn(self, frame, statement)
   local group = frame.groups[#frame.groups]
   if not group then return end
-  local task = group:create_task(self:coro(statement.body))
+  local body = self:body(statement.body)
+  local task = statement.form == "spawn" and group:spawn(body) or group:create_task(make.coro(body))
   self.tasks[statement.slot] = { value = task, level = statement.body, name = "t" .. statement.slot }
 end
-
-function run.variable_set(self, _, statement) self.variable:set(statement.value) end
 
 -- ---- programs ----
 
@@ -462,58 +420,79 @@ function Interpreter:log_states(frame)
   end
 end
 
-function Interpreter:run_main()
+-- What the loop's exception handler is told; that of errors which nobody asked for comes earlier than asyncio's.
+function Interpreter:on_exception(context)
+  local frame = { name = "handler" }
+  if context.message:find("^Exception in callback") then
+    self:log(frame, "callback raises " .. describe_error(context.exception))
+  elseif context.message:find("^told") then
+    self:log(frame, ("%s %s"):format(context.message, describe(context.exception)))
+  end
+end
+
+function Interpreter:begin()
   local objects = self.program.objects
   self.loop = agather.get_running_loop()
   self.start = self.loop:time()
-  self.loop:set_exception_handler(function() end)
+  self.first_number = math.tointeger(agather.current_task():get_name():match("^Task%-(%d+)$"))
+  self.loop:set_exception_handler(function(context) self:on_exception(context) end)
   self.loop:call_later(END_OF_TIME, function() self.tracing = false end)
-  self.main = { value = agather.current_task(), level = 0, name = "main" }
   for slot = 1, objects.futures do
     self.futures[slot] = { value = agather.future(), level = math.huge, name = "f" .. slot }
   end
-  for slot, queue in ipairs(objects.queues) do
-    if agather[queue.kind] then self.queues[slot] = agather[queue.kind](queue.maxsize) end
-  end
-  local semaphore = objects.bounded and "BoundedSemaphore" or "Semaphore"
-  if agather[semaphore] then self.semaphore = agather[semaphore](objects.semaphore) end
-  if agather.Lock then self.lock = agather.Lock() end
-  if agather.Event then self.event = agather.Event() end
-  if agather.Condition then self.condition = agather.Condition() end
-  if agather.Barrier then self.barrier = agather.Barrier(2) end
-  if agather.ContextVar then self.variable = agather.ContextVar("variable", "unset") end
-  local frame = { name = "main", level = 0, timeouts = {}, groups = {} }
-  local ok, err = pcall(self.block, self, frame, self.program.main)
-  self:log(frame, ok and "ends" or "ends with " .. describe_error(err))
-  self:log_states(frame)
-  self.tracing = false
+  self:make_objects(objects)
 end
 
-local interpreter = {}
+function Interpreter:run_main(statements)
+  self.mains = self.mains + 1
+  if self.mains == 1 then self:begin() end
+  local name = "main" .. (self.mains > 1 and self.mains or "")
+  local frame = { name = name, level = 0, timeouts = {}, groups = {} }
+  self.main = { value = agather.current_task(), level = 0, name = name }
+  local ok, err = pcall(self.block, self, frame, statements)
+  self:log(frame, ok and "ends" or "ends with " .. describe_error(err))
+  self:log_states(frame)
+end
+
+for _, part in ipairs { "sync", "contexts", "generators", "loops" } do
+  require("spec.differential." .. part)(run, Interpreter)
+end
+
+local interpreter = { statements = run }
 
 --- Runs a program.
 ---@param program table
+---@param counts? table<string, table<string, integer>> gets, for each op, how often it ended in which way
 ---@return string[] trace
-function interpreter.run(program)
+function interpreter.run(program, counts)
   local self = setmetatable({
     program = program,
+    counts = counts,
     tracing = true,
     trace = {},
     steps = 0,
     coros = 0,
+    mains = 0,
     tasks = {},
     futures = {},
     groups = {},
     handles = {},
     callbacks = {},
-    queues = {},
+    contexts = {},
+    tokens = {},
+    generators = {},
   }, Interpreter)
   local runner <close> = agather.Runner { clock = "virtual" }
-  local ok, err = pcall(runner.run, runner, function() self:run_main() end)
-  if not ok then
-    local deadlock = agather.is_error(err, agather.DeadlockError)
-    self.trace[#self.trace + 1] = deadlock and "deadlock" or "run raises " .. describe_error(err)
+  self.variable, self.bare = agather.ContextVar("variable", "unset"), agather.ContextVar("bare")
+  for _, statements in ipairs { program.main, table.unpack(program.mains or {}) } do
+    local ok, err = pcall(runner.run, runner, function() self:run_main(statements) end)
+    if not ok then
+      local deadlock = agather.is_error(err, agather.DeadlockError)
+      self.trace[#self.trace + 1] = deadlock and "deadlock" or "run raises " .. describe_error(err)
+      if deadlock then break end
+    end
   end
+  self.tracing = false
   return self.trace
 end
 

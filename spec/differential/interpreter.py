@@ -3,409 +3,34 @@
 Usage: python3 interpreter.py PROGRAMS.json
 PROGRAMS.json holds a list of programs. Prints a JSON list of traces, each a list of lines.
 
-Statement for statement the same as interpreter.lua: change both together. Python is 3.11 or newer; what agather takes
-from newer ones (timeout, wait_for, TaskGroup, as_completed, uncancel, Condition.wait) is made here, so that all of them
-give the same traces. Where agather departs on purpose (see SEMANTICS.md), this file follows agather:
-- timers with equal deadlines are due in order of creation;
-- all awaiters of a cancelled task get the same message, and a gather in a gather keeps its message;
-- TaskGroup cancels its tasks in order of creation, as_completed and wait take theirs in the order of the list;
-- a cancelled waiter of a condition hands on the notification that it got, and only then (3.13: always);
-- the end of a lock's scope releases the lock only if the task still holds it.
+Statement for statement the same as interpreter.lua and its parts: change both together. Python is 3.11 or newer; newer.py
+has what agather takes from newer ones or does otherwise on purpose.
 """
 import asyncio
 import contextvars
-import heapq
-import itertools
 import json
 import math
 import os
+import re
 import sys
 import traceback
 import warnings
-from asyncio import tasks
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import newer
+from contexts import Contexts
+from frames import Entry, Frame, kept
+from generators import Generators
+from loops import Loops
+from shown import UserError, describe, describe_error, lower
+from sync import Synchronizing
 
 MOST_COROS, MOST_STATEMENTS = 60, 3000
 END_OF_TIME = 1000
-DEEPEST = 4
 
 
-# ---- the virtual clock ----
-
-
-class Deadlock(Exception):
-    pass
-
-
-class VirtualSelector:
-    """Never waits: moves the clock on instead."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def select(self, timeout):
-        if timeout is None:
-            raise Deadlock
-        self.now += timeout
-        return ()
-
-
-class OrderedTimer(asyncio.TimerHandle):
-    """Ties in order of creation."""
-
-    counter = itertools.count()
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.order = next(OrderedTimer.counter)
-
-    def __lt__(self, other):
-        return (self._when, self.order) < (other._when, other.order)
-
-
-class VirtualLoop(asyncio.BaseEventLoop):
-    def __init__(self):
-        super().__init__()
-        self._selector = VirtualSelector()
-        self._clock_resolution = 1e-9
-
-    def time(self):
-        return self._selector.now
-
-    def call_at(self, when, callback, *arguments, context=None):
-        timer = OrderedTimer(when, callback, arguments, self, context)
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True
-        return timer
-
-    def _process_events(self, events):
-        pass
-
-    def _write_to_self(self):
-        pass
-
-
-# ---- what is newer than 3.11, or where agather departs ----
-
-
-class Task(tasks._PyTask):
-    """uncancel of 3.13; one error for all awaiters."""
-
-    def uncancel(self):
-        left = super().uncancel()
-        if left == 0:
-            self._must_cancel = False
-        return left
-
-    def _make_cancelled_error(self):
-        return self._cancelled_exc or super()._make_cancelled_error()
-
-
-class Gather(tasks._GatheringFuture):
-    """Keeps the message, for a gather that it is in."""
-
-    def cancel(self, msg=None):
-        accepted = super().cancel(msg)
-        if accepted:
-            self._cancel_message = msg
-        return accepted
-
-
-tasks._GatheringFuture = Gather
-
-
-class Timeout:
-    """asyncio.timeout of 3.12."""
-
-    def __init__(self, delay):
-        self.loop = asyncio.get_running_loop()
-        self.deadline = None if delay is None else self.loop.time() + delay
-        self.timer = None
-        self.state = "active"
-
-    def expired(self):
-        return self.state in ("expiring", "expired")
-
-    def reschedule(self, deadline):
-        if self.state != "active":
-            raise RuntimeError("not active")
-        self.deadline = deadline
-        if self.timer is not None:
-            self.timer.cancel()
-        if deadline is None:
-            self.timer = None
-        elif deadline <= self.loop.time():
-            self.timer = self.loop.call_soon(self.expire)
-        else:
-            self.timer = self.loop.call_at(deadline, self.expire)
-
-    def expire(self):
-        self.task.cancel()
-        self.state = "expiring"
-        self.timer = None
-
-    async def __aenter__(self):
-        self.task = asyncio.current_task()
-        self.before = self.task.cancelling()
-        self.reschedule(self.deadline)
-        return self
-
-    async def __aexit__(self, kind, error, traceback):
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-        if self.state == "active":
-            self.state = "finished"
-        else:
-            self.state = "expired"
-            if self.task.uncancel() <= self.before and isinstance(error, asyncio.CancelledError):
-                raise TimeoutError from error
-
-
-async def wait_for(awaitable, timeout):
-    """asyncio.wait_for of 3.12."""
-    if timeout is not None and timeout <= 0:
-        future = asyncio.ensure_future(awaitable)
-        if future.done():
-            return future.result()
-        ended = asyncio.get_running_loop().create_future()
-
-        def release(_):
-            if not ended.done():
-                ended.set_result(None)
-
-        future.add_done_callback(release)
-        try:
-            future.cancel()
-            await ended
-        finally:
-            future.remove_done_callback(release)
-        try:
-            return future.result()
-        except asyncio.CancelledError as error:
-            raise TimeoutError from error
-    async with Timeout(timeout):
-        return await awaitable
-
-
-class TaskGroup:
-    """asyncio.TaskGroup of 3.13."""
-
-    def __init__(self):
-        self.tasks = {}  # a set that keeps its order
-        self.errors = []
-        self.aborting = self.exiting = self.parent_cancelled = False
-        self.completed = None
-
-    async def __aenter__(self):
-        self.loop = asyncio.get_running_loop()
-        self.parent = asyncio.current_task()
-        return self
-
-    def create_task(self, coro):
-        if self.exiting and not self.tasks or self.aborting:
-            coro.close()
-            raise RuntimeError("the group is finished or shutting down")
-        task = self.loop.create_task(coro)
-        self.tasks[task] = True
-        task.add_done_callback(self.task_done)
-        return task
-
-    def abort(self):
-        self.aborting = True
-        for task in list(self.tasks):
-            if not task.done():
-                task.cancel()
-
-    def task_done(self, task):
-        del self.tasks[task]
-        if self.completed is not None and not self.tasks and not self.completed.done():
-            self.completed.set_result(True)
-        if task.cancelled() or task.exception() is None:
-            return
-        self.errors.append(task.exception())
-        if not self.parent.done() and not self.aborting and not self.parent_cancelled:
-            self.abort()
-            self.parent_cancelled = True
-            self.parent.cancel()
-
-    async def __aexit__(self, kind, error, traceback):
-        self.exiting = True
-        cancellation = error if isinstance(error, asyncio.CancelledError) else None
-        if error is not None and not self.aborting:
-            self.abort()
-        while self.tasks:
-            if self.completed is None:
-                self.completed = self.loop.create_future()
-            try:
-                await self.completed
-            except asyncio.CancelledError as cancelled:
-                if not self.aborting:
-                    cancellation = cancelled
-                    self.abort()
-            self.completed = None
-        if self.parent_cancelled and self.parent.uncancel() == 0:
-            cancellation = None
-        if cancellation is not None and not self.errors:
-            raise cancellation
-        if error is not None and not isinstance(error, asyncio.CancelledError):
-            self.errors.append(error)
-        if self.errors:
-            if self.parent.cancelling():
-                self.parent.uncancel()
-                self.parent.cancel()
-            raise BaseExceptionGroup("errors in a group", self.errors)
-        return True
-
-
-async def as_completed(awaitables, timeout):
-    """The asynchronous iteration over asyncio.as_completed of 3.13."""
-    futures = list(dict.fromkeys(asyncio.ensure_future(awaitable) for awaitable in dict.fromkeys(awaitables)))
-    finished = asyncio.Queue()
-    todo = dict.fromkeys(futures)
-    timer = None
-
-    def completed(future):
-        if todo:
-            del todo[future]
-            finished.put_nowait(future)
-            if not todo and timer is not None:
-                timer.cancel()
-
-    def late():
-        for future in todo:
-            future.remove_done_callback(completed)
-            finished.put_nowait(None)
-        todo.clear()
-
-    for future in futures:
-        future.add_done_callback(completed)
-    if timeout is not None and futures:
-        timer = asyncio.get_running_loop().call_later(timeout, late)
-    for _ in futures:
-        future = await finished.get()
-        if future is None:
-            raise TimeoutError
-        yield future
-
-
-class Lock(asyncio.Lock):
-    """Knows which task holds it."""
-
-    owner = None
-
-    async def acquire(self):
-        await super().acquire()
-        self.owner = asyncio.current_task()
-        return True
-
-    async def __aexit__(self, *error):
-        if self.locked() and self.owner is asyncio.current_task():
-            self.release()
-
-
-class Condition(asyncio.Condition):
-    def __init__(self):
-        super().__init__(Lock())
-
-    async def __aexit__(self, *error):
-        await self._lock.__aexit__(*error)
-
-    async def wait(self):
-        if not self.locked():
-            raise RuntimeError("cannot wait on un-acquired lock")
-        waiter = asyncio.get_running_loop().create_future()
-        error = None
-        self.release()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError as cancelled:
-            error = cancelled
-        finally:
-            self._waiters.remove(waiter)
-        while True:
-            try:
-                await self.acquire()
-                break
-            except asyncio.CancelledError as cancelled:
-                error = cancelled
-        if error is None:
-            return True
-        if waiter.done() and not waiter.cancelled():
-            self.notify(1)
-        raise error
-
-
-# ---- how values and errors look in the trace ----
-
-
-class UserError(Exception):
-    pass
-
-
-KINDS = {
-    asyncio.CancelledError: "CancelledError",
-    TimeoutError: "TimeoutError",
-    asyncio.InvalidStateError: "InvalidStateError",
-    asyncio.QueueEmpty: "QueueEmpty",
-    asyncio.QueueFull: "QueueFull",
-    asyncio.BrokenBarrierError: "BrokenBarrierError",
-}
-
-
-def describe_error(error):
-    if isinstance(error, UserError):
-        return error.args[0]
-    if isinstance(error, BaseExceptionGroup):
-        return "ExceptionGroup[" + ", ".join(describe_error(inner) for inner in error.exceptions) + "]"
-    if isinstance(error, asyncio.CancelledError) and error.args and error.args[0]:
-        return f"CancelledError:{error.args[0]}"
-    return KINDS.get(type(error), "error")
-
-
-def describe(value, depth=0):
-    if value is None:
-        return "nil"
-    if value is True or value is False:
-        return lower(value)
-    if isinstance(value, asyncio.CancelledError):
-        return "CancelledError"
-    if isinstance(value, BaseException):
-        return describe_error(value)
-    if isinstance(value, list):
-        if depth == DEEPEST:
-            return f"[{len(value)} items]"
-        return "[" + ", ".join(describe(item, depth + 1) for item in value) + "]"
-    return str(value)
-
-
-def lower(truth):
-    return "true" if truth else "false"
-
-
-# ---- the interpreter ----
-
-
-class Frame:
-    def __init__(self, name, level):
-        self.name = name
-        self.level = level
-        self.result = None
-        self.timeouts = []
-        self.groups = []
-
-
-class Entry:
-    def __init__(self, value, level, name):
-        self.value = value
-        self.level = level
-        self.name = name
-
-
-variable = contextvars.ContextVar("variable", default="unset")
-
-
-class Interpreter:
+class Interpreter(Synchronizing, Contexts, Generators, Loops):
     def __init__(self, program):
         self.program = program
         self.tracing = True
@@ -417,6 +42,10 @@ class Interpreter:
         self.groups = {}
         self.handles = {}
         self.callbacks = {}
+        self.generators = {}
+        self.closed_scope = None
+        self.mains = 0
+        self.make_contexts()
 
     def log(self, frame, text):
         if self.tracing:
@@ -458,10 +87,13 @@ class Interpreter:
                 return True
         return False
 
-    def coro(self, number):
+    def new_frame(self, number):
         self.coros += 1
         statements = self.program["bodies"][number - 1] if self.coros <= MOST_COROS else []
-        return self.body(Frame(f"b{number}.{self.coros}", number), statements)
+        return Frame(f"b{number}.{self.coros}", number), statements
+
+    def coro(self, number):
+        return self.body(*self.new_frame(number))
 
     async def body(self, frame, statements):
         try:
@@ -501,13 +133,16 @@ class Interpreter:
 
     def gather(self, frame, statement):
         values, level, _ = self.awaitables(frame, statement["items"])
-        return asyncio.gather(*values, return_exceptions=statement["return_exceptions"]), level
+        return newer.gather(*values, return_exceptions=statement["return_exceptions"]), level
 
     def callback(self, frame, statement):
         inner = Frame(statement["label"], frame.level)
 
-        def call(future=None):
-            self.log(inner, f"is called, done {lower(future.done())}" if future is not None else "is called")
+        def call(given=None):
+            if asyncio.isfuture(given):
+                self.log(inner, f"is called, done {lower(given.done())}")
+            else:
+                self.log(inner, f"is called with {describe(given)}")
             for action in statement["actions"]:
                 self.statement_now(inner, action)
 
@@ -520,8 +155,29 @@ class Interpreter:
 
     def now_spawn(self, frame, statement):
         body = statement["body"]
-        task = self.loop.create_task(self.coro(body))
+        context = self.contexts.get(statement.get("context"))
+        task = self.loop.create_task(self.coro(body), name=statement.get("name"), context=context)
+        if "eager" in statement:
+            task.start_eagerly()
         self.tasks[statement["slot"]] = Entry(task, body, f"t{statement['slot']}")
+
+    def now_ensure_future(self, frame, statement):
+        entry = self.awaitable(frame, statement["target"])
+        if entry:
+            future = asyncio.ensure_future(entry.value)
+            if "body" not in statement["target"]:
+                self.log(frame, f"{entry.name} stays itself {lower(future is entry.value)}")
+            else:
+                self.tasks[statement["slot"]] = Entry(future, entry.level, f"t{statement['slot']}")
+
+    def now_new_future(self, frame, statement):
+        self.futures[statement["slot"]] = Entry(self.loop.create_future(), math.inf, f"f{statement['slot']}")
+
+    def now_coro_close(self, frame, statement):
+        coro = self.coro(statement["body"])
+        coro.close()
+        if "again" in statement:
+            coro.close()
 
     def now_cancel(self, frame, statement):
         target = self.target(statement["target"])
@@ -540,7 +196,8 @@ class Interpreter:
             return
         value = target.value
         cancelling = f" cancelling {value.cancelling()}" if statement["target"]["kind"] == "task" else ""
-        self.log(frame, f"{target.name} done {lower(value.done())} cancelled {lower(value.cancelled())}{cancelling}")
+        self.log(frame, f"{target.name} done {lower(value.done())} cancelled {lower(value.cancelled())}{cancelling} "
+                 f"here {lower(value.get_loop() is self.loop and asyncio.isfuture(value))}")
 
     def now_result(self, frame, statement):
         target = self.target(statement["target"])
@@ -552,18 +209,6 @@ class Interpreter:
         if target:
             error = target.value.exception()
             self.log(frame, f"{target.name} has exception {'nil' if error is None else describe_error(error)}")
-
-    def now_call_soon(self, frame, statement):
-        self.handles[statement["slot"]] = self.loop.call_soon(self.callback(frame, statement))
-
-    def now_call_later(self, frame, statement):
-        self.handles[statement["slot"]] = self.loop.call_later(statement["delay"], self.callback(frame, statement))
-
-    def now_cancel_handle(self, frame, statement):
-        handle = self.handles.get(statement["slot"])
-        if handle:
-            handle.cancel()
-            self.log(frame, f"handle cancelled {lower(handle.cancelled())}")
 
     def now_add_done_callback(self, frame, statement):
         target = self.target(statement["target"])
@@ -587,37 +232,14 @@ class Interpreter:
             group = asyncio.shield(entry.value)
             self.groups[statement["slot"]] = Entry(group, entry.level, f"g{statement['slot']}")
 
-    def now_lock_release(self, frame, statement):
-        self.lock.release()
-
-    def now_event_set(self, frame, statement):
-        self.event.set()
-
-    def now_event_clear(self, frame, statement):
-        self.event.clear()
-
-    def now_semaphore_release(self, frame, statement):
-        self.semaphore.release()
-
-    def now_queue_put_nowait(self, frame, statement):
-        self.queues[statement["slot"] - 1].put_nowait(statement["value"])
-
-    def now_queue_get_nowait(self, frame, statement):
-        self.log(frame, f"queue gives {self.queues[statement['slot'] - 1].get_nowait()}")
-
-    def now_queue_task_done(self, frame, statement):
-        self.queues[statement["slot"] - 1].task_done()
-
-    def now_notify(self, frame, statement):
-        self.condition.notify(statement["count"])
-
     def now_reschedule(self, frame, statement):
         if frame.timeouts:
             delay = statement.get("delay")
             frame.timeouts[-1].reschedule(None if delay is None else self.loop.time() + delay)
 
-    def now_variable_get(self, frame, statement):
-        self.log(frame, f"variable {variable.get()}")
+    def now_reschedule_closed(self, frame, statement):
+        if self.closed_scope is not None:
+            self.closed_scope.reschedule(self.loop.time() + 1)
 
     # ---- statements for tasks ----
 
@@ -654,12 +276,19 @@ class Interpreter:
         await asyncio.sleep(0)
 
     async def wait_sleep(self, frame, statement):
-        await asyncio.sleep(statement["delay"])
+        result = await asyncio.sleep(statement["delay"], statement.get("value"))
+        if result is not None:
+            self.log(frame, f"slept {result}")
 
     async def wait_await(self, frame, statement):
         entry = self.awaitable(frame, statement["target"])
         if entry:
             self.log(frame, f"{entry.name} gives {describe(await entry.value)}")
+
+    async def wait_await_twice(self, frame, statement):
+        coro = self.coro(statement["body"])
+        self.log(frame, f"once {describe(await coro)}")
+        await coro
 
     async def wait_gather(self, frame, statement):
         self.log(frame, f"gather gives {describe(await self.gather(frame, statement)[0])}")
@@ -676,53 +305,6 @@ class Interpreter:
 
     async def wait_uncancel(self, frame, statement):
         self.log(frame, f"uncancel {asyncio.current_task().uncancel()}")
-
-    async def wait_lock(self, frame, statement):
-        async with self.lock:
-            self.log(frame, "has the lock")
-            return await self.block(frame, statement["block"])
-
-    async def wait_event_wait(self, frame, statement):
-        await self.event.wait()
-        self.log(frame, "event")
-
-    async def wait_semaphore(self, frame, statement):
-        async with self.semaphore:
-            self.log(frame, "has the semaphore")
-            return await self.block(frame, statement["block"])
-
-    async def wait_semaphore_acquire(self, frame, statement):
-        await self.semaphore.acquire()
-        self.log(frame, "took the semaphore")
-
-    async def wait_queue_put(self, frame, statement):
-        await self.queues[statement["slot"] - 1].put(statement["value"])
-        self.log(frame, f"queue takes {statement['value']}")
-
-    async def wait_queue_get(self, frame, statement):
-        self.log(frame, f"queue gives {await self.queues[statement['slot'] - 1].get()}")
-
-    async def wait_queue_join(self, frame, statement):
-        await self.queues[statement["slot"] - 1].join()
-        self.log(frame, "queue joined")
-
-    async def wait_condition(self, frame, statement):
-        async with self.condition:
-            self.log(frame, "has the condition")
-            return await self.block(frame, statement["block"])
-
-    async def wait_condition_wait(self, frame, statement):
-        await self.condition.wait()
-        self.log(frame, "condition")
-
-    async def wait_barrier_wait(self, frame, statement):
-        self.log(frame, f"barrier {await self.barrier.wait()}")
-
-    async def wait_barrier_reset(self, frame, statement):
-        await self.barrier.reset()
-
-    async def wait_barrier_abort(self, frame, statement):
-        await self.barrier.abort()
 
     async def wait_wait(self, frame, statement):
         values, _, entries = self.awaitables(frame, statement["items"])
@@ -743,7 +325,9 @@ class Interpreter:
     async def wait_as_completed(self, frame, statement):
         values, _, _ = self.awaitables(frame, statement["items"])
         count = 0
-        async for future in as_completed(values, statement.get("timeout")):
+        futures = newer.as_completed(values, statement.get("timeout"))
+        kept.append(futures)
+        async for future in futures:
             count += 1
             try:
                 self.log(frame, f"completed {describe(await future)}")
@@ -756,18 +340,21 @@ class Interpreter:
     async def wait_wait_for(self, frame, statement):
         entry = self.awaitable(frame, statement["target"])
         if entry:
-            result = await wait_for(entry.value, statement.get("timeout"))
+            result = await newer.wait_for(entry.value, statement.get("timeout"))
             self.log(frame, f"wait_for {entry.name} gives {describe(result)}")
 
     async def wait_timeout(self, frame, statement):
-        scope = Timeout(statement.get("timeout"))
+        seconds = statement.get("timeout")
+        scope = newer.Timeout(None if seconds is None else self.loop.time() + seconds)
         try:
             async with scope:
                 frame.timeouts.append(scope)
                 return await self.block(frame, statement["block"])
         finally:
             frame.timeouts.pop()
-            self.log(frame, f"timeout expired {lower(scope.expired())}")
+            self.closed_scope = scope
+            when = "nil" if scope.deadline is None else f"{scope.deadline:g}"
+            self.log(frame, f"timeout of {when} expired {lower(scope.expired())}")
 
     async def wait_await_shield(self, frame, statement):
         entry = self.awaitable(frame, statement["target"])
@@ -776,7 +363,7 @@ class Interpreter:
 
     async def wait_group(self, frame, statement):
         try:
-            async with TaskGroup() as group:
+            async with newer.TaskGroup() as group:
                 frame.groups.append(group)
                 return await self.block(frame, statement["block"])
         finally:
@@ -788,9 +375,6 @@ class Interpreter:
             body = statement["body"]
             task = frame.groups[-1].create_task(self.coro(body))
             self.tasks[statement["slot"]] = Entry(task, body, f"t{statement['slot']}")
-
-    async def wait_variable_set(self, frame, statement):
-        variable.set(statement["value"])
 
     # ---- programs ----
 
@@ -816,45 +400,52 @@ class Interpreter:
     def end_of_time(self):
         self.tracing = False
 
-    async def run_main(self):
+    def on_exception(self, loop, context):
+        if context["message"].startswith("Exception in callback"):
+            self.log(Frame("handler", 0), f"callback raises {describe_error(context['exception'])}")
+        elif context["message"].startswith("told"):
+            self.log(Frame("handler", 0), f"{context['message']} {describe(context.get('exception'))}")
+
+    def start(self):
         objects = self.program["objects"]
         self.loop = asyncio.get_running_loop()
-        self.loop.set_exception_handler(lambda loop, context: None)
+        self.first_number = int(re.fullmatch(r"Task-(\d+)", asyncio.current_task().get_name())[1])
+        self.loop.set_exception_handler(self.on_exception)
         self.loop.call_later(END_OF_TIME, self.end_of_time)
-        self.main = Entry(asyncio.current_task(), 0, "main")
         for slot in range(1, objects["futures"] + 1):
             self.futures[slot] = Entry(self.loop.create_future(), math.inf, f"f{slot}")
-        self.queues = [getattr(asyncio, queue["kind"])(queue["maxsize"]) for queue in objects["queues"]]
-        self.semaphore = (asyncio.BoundedSemaphore if objects["bounded"] else asyncio.Semaphore)(objects["semaphore"])
-        self.lock = Lock()
-        self.event = asyncio.Event()
-        self.condition = Condition()
-        self.barrier = asyncio.Barrier(2)
-        self.barrier._cond = Condition()
-        frame = Frame("main", 0)
+        self.make_objects(objects)
+
+    async def run_main(self, statements):
+        self.mains += 1
+        if self.mains == 1:
+            self.start()
+        frame = Frame("main" if self.mains == 1 else f"main{self.mains}", 0)
+        self.main = Entry(asyncio.current_task(), 0, frame.name)
         try:
-            await self.block(frame, self.program["main"])
+            await self.block(frame, statements)
             self.log(frame, "ends")
         except BaseException as error:
             self.log(frame, f"ends with {describe_error(error)}")
         self.log_states(frame)
-        self.tracing = False
 
 
-now = {name[4:]: method for name, method in vars(Interpreter).items() if name.startswith("now_")}
-waiting = {name[5:]: method for name, method in vars(Interpreter).items() if name.startswith("wait_")}
+def methods(prefix):
+    names = [name for name in dir(Interpreter) if name.startswith(prefix)]
+    return {name[len(prefix):]: getattr(Interpreter, name) for name in names}
+
+
+now, waiting = methods("now_"), methods("wait_")
 
 # For these the C task of 3.11 differs from the newer ones, or from agather.
-NEWER = ['"message"', '"uncancel"', '"timeout"', '"wait_for"', '"group"']
-
-kept = []  # pending tasks must not be collected: their finally blocks would run
+NEWER = ['"message"', '"uncancel"', '"timeout"', '"wait_for"', '"group"', '"eager"', '"task_context_get"']
 
 
 def run(program):
     interpreter = Interpreter(program)
-    loop = VirtualLoop()
+    loop = newer.VirtualLoop()
     text = json.dumps(program)
-    task_class = Task if any(word in text for word in NEWER) else asyncio.Task
+    task_class = newer.Task if any(word in text for word in NEWER) else asyncio.Task
 
     def make_task(loop, coro, **options):
         task = task_class(coro, loop=loop, **options)
@@ -862,13 +453,17 @@ def run(program):
         return task
 
     loop.set_task_factory(make_task)
-    main = contextvars.copy_context().run(loop.create_task, interpreter.run_main())
-    try:
-        loop.run_until_complete(main)
-    except Deadlock:
-        interpreter.trace.append("deadlock")
-    except BaseException as error:
-        interpreter.trace.append(f"run raises {describe_error(error)}")
+    context = contextvars.copy_context()
+    for statements in [program["main"], *program.get("mains", ())]:  # as asyncio.Runner
+        main = loop.create_task(interpreter.run_main(statements), context=context)
+        try:
+            loop.run_until_complete(main)
+        except newer.Deadlock:
+            interpreter.trace.append("deadlock")
+            break
+        except BaseException as error:
+            interpreter.trace.append(f"run raises {describe_error(error)}")
+        newer.forget_stop(loop)
     kept.append(loop)
     return interpreter.trace
 

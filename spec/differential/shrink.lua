@@ -24,6 +24,7 @@ local function blocks_of(program)
     end
   end
   visit(program.main)
+  for _, main in ipairs(program.mains or {}) do visit(main) end
   for _, body in ipairs(program.bodies) do visit(body) end
   return blocks
 end
@@ -72,15 +73,21 @@ local function smaller(program)
           end
         end)
       end
-      for _, option in ipairs { "rethrow", "errors_only", "message", "timeout", "limit", "method" } do
-        if statement[option] then add(number, function(list) list[place][option] = nil end) end
+      for _, option in ipairs { "rethrow", "errors_only", "message", "timeout", "limit", "method", "at", "value",
+        "name", "context", "eager", "bare", "list", "wrap" } do
+        local needed = option == "value" and (statement.op:find("^set_") or statement.op:find("^variable")
+          or statement.op:find("^queue") or statement.op == "yield" or statement.op == "return")
+          or option == "name" and statement.op == "set_name"
+        if statement[option] and not needed then add(number, function(list) list[place][option] = nil end) end
       end
       if (statement.delay or 0) > 1 / 8 then add(number, function(list) list[place].delay = 1 / 8 end) end
     end
   end
   -- What no statement needs any more.
-  local text = literal(program.main) .. literal(program.bodies)
+  local text = literal(program.main) .. literal(program.bodies) .. literal(program.mains or {})
   local tidy = copy(program)
+  if tidy.mains and #tidy.mains[#tidy.mains] == 0 then table.remove(tidy.mains) end
+  if tidy.mains and #tidy.mains == 0 then tidy.mains = nil end
   while #tidy.bodies > 1 and not text:find(("body = %d[ ,]"):format(#tidy.bodies)) do table.remove(tidy.bodies) end
   if not text:find("\"queue_") then tidy.objects.queues = {} end
   if not text:find("kind = \"future\", slot = 2") then tidy.objects.futures = 1 end
@@ -141,7 +148,15 @@ function shrink.program_text(program)
   local lines = { "{\n" }
   if program.seed then lines[#lines + 1] = ("  seed = %d,\n"):format(program.seed) end
   lines[#lines + 1] = ("  objects = %s,\n"):format(literal(program.objects))
-  lines[#lines + 1] = ("  main = {\n%s  },\n  bodies = {\n"):format(statements_text(program.main, "    "))
+  lines[#lines + 1] = ("  main = {\n%s  },\n"):format(statements_text(program.main, "    "))
+  if program.mains then
+    lines[#lines + 1] = "  mains = {\n"
+    for _, main in ipairs(program.mains) do
+      lines[#lines + 1] = ("    {\n%s    },\n"):format(statements_text(main, "      "))
+    end
+    lines[#lines + 1] = "  },\n"
+  end
+  lines[#lines + 1] = "  bodies = {\n"
   for _, body in ipairs(program.bodies) do
     local text = statements_text(body, "      ")
     lines[#lines + 1] = text == "" and "    {},\n" or ("    {\n%s    },\n"):format(text)
