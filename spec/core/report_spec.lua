@@ -162,6 +162,22 @@ describe("report", function()
     assert.same({}, messages(reports))
   end)
 
+  it("comes to the loop of the task, though another looks for what is to be reported", function()
+    local strays = {}
+    local reports = capture(function(reports)
+      agather.spawn(error, "lost")
+      agather.sleep(0)
+      local other <const> = agather.new_event_loop()
+      other:set_exception_handler(function(context) strays[#strays + 1] = context end)
+      collectgarbage()
+      collectgarbage()
+      other:close()
+      assert.equal(1, #reports)
+    end)
+    assert.same({ "Task exception was never retrieved" }, messages(reports))
+    assert.same({}, messages(strays))
+  end)
+
   it("names a task that is still pending when its loop closes", function()
     local reports = {}
     local loop <const> = agather.new_event_loop()

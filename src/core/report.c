@@ -239,6 +239,9 @@ static void report_one(lua_State *L, ag_loop *loop) {
     if (future->watched)
       ag_unwatch(L, S, future, self);
     future->asked = true;
+    ag_loop *own = ag_loop_find(S, future->loop); /* the one that looks may be another */
+    if (own != NULL)
+      loop = own;
     lua_getiuservalue(L, self, 2);
     ag_report(L, loop, messages[future->kind], self);
   }
