@@ -119,6 +119,14 @@ describe("await", function()
     end)
   end)
 
+  it("runs a coro inline as ever after many that failed and were caught", function()
+    virtual(function()
+      for _ = 1, 40 do pcall(agather.await, function() error("x", 0) end) end
+      local here = coroutine.running()
+      agather.await(function() assert.equal(here, coroutine.running()) end)
+    end)
+  end)
+
   it("of itself is an error", function()
     virtual(function()
       local err = raises("Task cannot await on itself", agather.await, agather.current_task())

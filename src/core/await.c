@@ -177,8 +177,28 @@ static int frame_done(lua_State *L, int status, lua_KContext base) {
   return lua_gettop(L) - (int)base;
 }
 
+static int await(lua_State *L);
+
+/* How many coros are awaited inline on this thread, beside the one that begins: those that failed and were caught have
+** not counted themselves off. INLINE_MAX where that takes long to tell. */
+static uint8_t count_inline(lua_State *L) {
+  uint8_t found = 0;
+  lua_Debug ar;
+  luaL_checkstack(L, 1, NULL);
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    if (level > 6 * INLINE_MAX)
+      return INLINE_MAX;
+    lua_getinfo(L, "f", &ar);
+    found += lua_tocfunction(L, -1) == await;
+    lua_pop(L, 1);
+  }
+  return found;
+}
+
 /* Calls the function and [nargs] arguments above [base] inline: here, or on a thread of its own when deep. */
 static int call_inline(lua_State *L, ag_state *S, ag_task *task, int nargs, int base) {
+  if (task->depth >= INLINE_MAX && S->running->here == task->thread.L)
+    task->depth = count_inline(L);
   if (task->depth < INLINE_MAX || S->running->here != task->thread.L) {
     lua_KContext context = base | (lua_KContext)task->depth << 8;
     task->depth++;
