@@ -127,6 +127,42 @@ describe("await", function()
     end)
   end)
 
+  it("keeps nothing of deep errors that were caught", function()
+    virtual(function()
+      local function deep(level)
+        if level == 0 then error("x", 0) end
+        local result = agather.await(function() return deep(level - 1) end)
+        return result
+      end
+      local function memory_after(count)
+        for _ = 1, count do pcall(deep, 40) end
+        collectgarbage()
+        collectgarbage()
+        return collectgarbage("count")
+      end
+      local before = memory_after(10)
+      assert.is_true(memory_after(200) - before < 8)
+    end)
+  end)
+
+  it("that failed deep and was caught leaves the traceback of a later error alone", function()
+    virtual(function()
+      local function deep(level)
+        if level == 0 then error("first", 0) end
+        local result = agather.await(function() return deep(level - 1) end)
+        return result
+      end
+      local task = agather.spawn(function()
+        pcall(deep, 40)
+        error(agather.Error("second"))
+      end)
+      raises("second", task.await, task)
+      local traceback = task:exception().traceback
+      assert.truthy(traceback:find("await_spec.lua:", 1, true))
+      assert.is_nil(traceback:find("deep", 1, true))
+    end)
+  end)
+
   it("of itself is an error", function()
     virtual(function()
       local err = raises("Task cannot await on itself", agather.await, agather.current_task())

@@ -197,6 +197,7 @@ static uint8_t count_inline(lua_State *L) {
 
 /* Calls the function and [nargs] arguments above [base] inline: here, or on a thread of its own when deep. */
 static int call_inline(lua_State *L, ag_state *S, ag_task *task, int nargs, int base) {
+  task->raising = false; /* what was raised here before was caught */
   if (task->depth >= INLINE_MAX && S->running->here == task->thread.L)
     task->depth = count_inline(L);
   if (task->depth < INLINE_MAX || S->running->here != task->thread.L) {

@@ -18,6 +18,17 @@ enum { ROOM = LUA_MINSTACK - 12 };
 
 /* ---- errors ---- */
 
+/* Whether the error object on top is for what is raised at [raised]. [-0, +0, -] */
+static bool error_object_is_of(lua_State *L, int raised) {
+  if (!lua_istable(L, -1))
+    return false;
+  lua_pushvalue(L, -1);
+  ag_error_unwrap(L);
+  bool same = lua_rawequal(L, -1, raised);
+  lua_pop(L, 1);
+  return same;
+}
+
 /* Sets the task's error object (user value 2) and remembers which future the error came from, if from one. */
 static int message_handler(lua_State *L) {
   ag_state *S = ag_self(L);
@@ -31,9 +42,10 @@ static int message_handler(lua_State *L) {
     lua_settop(L, 1);
     return 1;
   }
-  if (task->raising) { /* from a thread above: the traceback goes on here */
-    task->raising = false;
-    lua_getiuservalue(L, 2, 2);
+  lua_getiuservalue(L, 2, 2);
+  bool passing = task->raising && error_object_is_of(L, 1);
+  task->raising = false;
+  if (passing) { /* from a thread above: the traceback goes on here */
     if (lua_istable(L, -1) && lua_getfield(L, -1, "traceback") == LUA_TSTRING) {
       luaL_traceback(L, L, NULL, 1);
       const char *rest = strchr(lua_tostring(L, -1), '\n');
@@ -43,6 +55,7 @@ static int message_handler(lua_State *L) {
     lua_settop(L, 1);
     return 1;
   }
+  lua_settop(L, 2);
   ag_error_wrap(L, S, 1);
   if (lua_getfield(L, 3, "traceback") == LUA_TNIL) {
     luaL_traceback(L, L, NULL, 1);
