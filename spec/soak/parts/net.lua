@@ -86,7 +86,7 @@ local function clients(soak, name, rate, connect, server, failures)
     local stream <close> = connect()
     stream:write(FAIL)
     pcall(stream.read, stream, 1)
-    for _ = 1, 200 do
+    for _ = 1, 4000 do
       if failures.count > before then return end
       agather.sleep(0.005)
     end
