@@ -56,6 +56,16 @@ describe("an error that leaves run", function()
     assert.is_nil(text:find("awaited by", 1, true))
   end)
 
+  it("does not name a task whose error another one caught, though it was an equal one", function()
+    local text = failure(function()
+      local function fail() error("equal", 0) end
+      pcall(agather.await, agather.create_task(fail, { name = "first" }))
+      agather.create_task(fail, { name = "second" }):await()
+    end)
+    assert.truthy(text:find("raised in second", 1, true))
+    assert.is_nil(text:find("first", 1, true))
+  end)
+
   it("names a future whose exception was set", function()
     local text = failure(function()
       agather.current_task():set_name("main")

@@ -1,4 +1,5 @@
 local agather = require "agather"
+local net = require "spec.support.net"
 local support = require "spec.support"
 
 local virtual = support.virtual
@@ -70,6 +71,13 @@ describe("the state", function()
     end)
   end)
 
+  it("closes the descriptors of its loops", function()
+    agather.run(support.turns, 1)
+    local before = net.descriptors()
+    for _ = 1, 10 do agather.run(support.turns, 1) end
+    assert.equal(before, net.descriptors())
+  end)
+
   it("uses no more memory after a hundred thousand tasks one after another than after a hundred", function()
     virtual(function()
       local function work(count)
@@ -78,6 +86,29 @@ describe("the state", function()
       work(100)
       local before = kilobytes()
       work(100000)
+      assert.is_true(kilobytes() - before < 64)
+    end)
+  end)
+
+  it("uses no more memory after thousands of failures, cancellations, futures, gathers and callbacks", function()
+    virtual(function()
+      local loop = agather.get_running_loop()
+      local function work(count)
+        for _ = 1, count do
+          local future = agather.future()
+          loop:call_soon(future.set_result, future)
+          future:await()
+          pcall(agather.await, agather.spawn(error, "wanted"))
+          local sleeper = agather.spawn(agather.sleep, 1)
+          sleeper:cancel()
+          pcall(agather.await, sleeper)
+          agather.gather(function() return 1, 2, 3, 4 end, function() end):await()
+          loop:call_later(5, error):cancel()
+        end
+      end
+      work(100)
+      local before = kilobytes()
+      work(3000)
       assert.is_true(kilobytes() - before < 64)
     end)
   end)
@@ -157,7 +188,12 @@ describe("the state", function()
 
   it("is one: requiring the module again gives the same loop", function()
     virtual(function()
-      assert.equal(agather.get_running_loop(), require("agather.core").get_running_loop())
+      local core = require "agather.core"
+      package.loaded["agather.core"] = nil
+      local again = require "agather.core"
+      package.loaded["agather.core"] = core
+      assert.equal(core, again)
+      assert.equal(agather.get_running_loop(), again.get_running_loop())
     end)
   end)
 

@@ -16,6 +16,7 @@ void ag_chain_raised(lua_State *L, ag_state *S, int index) {
   lua_pushvalue(L, index);
   lua_rawsetp(L, -2, &last_key);
   lua_pop(L, 1);
+  S->raised_in = S->running != NULL && S->running->task != NULL ? S->running->task->id : 0;
 }
 
 void ag_chain_link(lua_State *L, ag_state *S, int index, int child) {
@@ -29,6 +30,8 @@ void ag_chain_link(lua_State *L, ag_state *S, int index, int child) {
 }
 
 void ag_chain_failed(lua_State *L, ag_state *S, int index, int raised) {
+  if (S->raised_in != ((ag_task *)lua_touserdata(L, index))->id)
+    return; /* another task got that error: equal ones have nothing to do with each other */
   int top = lua_gettop(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->causes);
   lua_rawgetp(L, -1, &last_key);

@@ -54,6 +54,7 @@ typedef struct ag_state {
   int throws;                 /* registry reference: slot -> error to throw at the next step */
   int suspects;               /* registry reference: weak table of failed futures nobody asked */
   int causes;                 /* registry reference: weak table failed task or gather -> the one its error came from */
+  uint32_t raised_in;         /* id of the task in which a future raised last, or 0 */
   int origins;                /* registry reference: weak table coro -> "file:line" that made it, in debug mode */
   int contexts;               /* registry reference: weak table task or handle -> context */
   int no_memory;              /* registry reference: the error object of a task whose error there is no memory for */
