@@ -41,6 +41,17 @@ describe("a wait that timed out", function()
     end)
   end)
 
+  it("is passed over by a lock that others wait for, too (copas 201)", function()
+    virtual(function()
+      local lock, behind = agather.Lock(), nil
+      lock:acquire()
+      agather.get_running_loop():call_later(0.5, function() behind = agather.spawn(lock.acquire, lock) end)
+      timed_out(lock.acquire, lock)
+      lock:release()
+      agather.wait_for(behind, 1)
+    end)
+  end)
+
   it("takes no permit, item, notification or result", function()
     virtual(function()
       local semaphore, queue, condition, future =

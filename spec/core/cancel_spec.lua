@@ -22,6 +22,17 @@ describe("task:cancel", function()
     end)
   end)
 
+  it("before the first step holds also where the task would go on with the thread of one that ends", function()
+    virtual(function()
+      local ran = false
+      local first, second = agather.spawn(function() end), agather.spawn(function() ran = true end)
+      second:cancel("early")
+      first:await()
+      raises("early", second.await, second)
+      assert.is_false(ran)
+    end)
+  end)
+
   it("is false when the task is done, and changes nothing", function()
     virtual(function()
       local task = agather.spawn(function() return 1 end)
@@ -176,6 +187,18 @@ describe("task:cancel", function()
         function() agather.future():await() end,
         function() agather.spawn(agather.sleep, 10):await() end,
         function() agather.gather(function() agather.sleep(10) end):await() end,
+        function() agather.Semaphore(0):acquire() end,
+        function() agather.Event():wait() end,
+        function() agather.Queue():get() end,
+        function() agather.Barrier(2):wait() end,
+        function()
+          local lock <close> = agather.Lock():acquire()
+          lock:acquire()
+        end,
+        function()
+          local condition <close> = agather.Condition():acquire()
+          condition:wait()
+        end,
       }
       for _, wait in ipairs(waits) do
         local task = agather.spawn(function()

@@ -27,6 +27,19 @@ describe("future", function()
     end)
   end)
 
+  it("gives each number of results, from none to twenty", function()
+    virtual(function()
+      local results = {}
+      for count = 0, 20 do
+        results[count] = count > 0 and count or nil
+        local future = agather.future()
+        future:set_result(table.unpack(results))
+        assert.same(results, { future:await() })
+        assert.same(results, { agather.spawn(table.unpack, results):await() })
+      end
+    end)
+  end)
+
   it("may have no result at all", function()
     virtual(function()
       local future = agather.future()

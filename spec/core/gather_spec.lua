@@ -63,6 +63,7 @@ describe("gather", function()
           agather.sleep(10)
         end,
         { cancel_on_error = true }))
+      assert.equal(1, agather.get_running_loop():time())
       log[#log + 1] = tostring(err)
       assert.is_false(ok)
     end)

@@ -23,6 +23,21 @@ describe("the loop's wait", function()
     end)
   end)
 
+  it("is idle again after it was woken", function()
+    local output = support.script [[
+      agather.run(function()
+        pcall(function()
+          io.popen("kill -INT $PPID"):close()
+          agather.sleep(5)
+        end)
+        local before = os.clock()
+        agather.sleep(0.3)
+        print(os.clock() - before < 0.1)
+      end)
+    ]]
+    assert.equal("true\n", output)
+  end)
+
   it("runs sleeps of different tasks side by side", function()
     agather.run(function()
       local loop = agather.get_running_loop()

@@ -925,6 +925,8 @@ describe("PriorityQueue", function()
       local items = drain(queue)
       assert.equal(20, #items)
       for i = 1, 20 do assert.equal(i, items[i]) end
+      for _ = 1, ok and 21 or 20 do queue:task_done() end
+      raises("too many times", queue.task_done, queue)
     end
   end)
 

@@ -27,9 +27,10 @@ static const char *name_of(ag_status status) {
   }
 }
 
-/* step(seconds): what a step answers that is taken from inside a task. */
+/* step([seconds]): what a step answers that is taken from inside a task. */
 static int step_inside(lua_State *L) {
-  lua_pushstring(L, name_of(ag_step_for(L, loop, luaL_checknumber(L, 1))));
+  bool timed = !lua_isnone(L, 1);
+  lua_pushstring(L, name_of(timed ? ag_step_for(L, loop, luaL_checknumber(L, 1)) : ag_step(L, loop)));
   return 1;
 }
 
@@ -70,7 +71,7 @@ int main(void) {
   spawn(L, "agather.sleep(3600)");
   status = ag_step_for(L, loop, 10);
   printf("a sleeper: %s\n", name_of(status));
-  spawn(L, "print('inside: ' .. step(0))");
+  spawn(L, "print('inside: ' .. step(0) .. ' ' .. step())");
   ag_step_for(L, loop, 10);
   printf("top %d\n", lua_gettop(L));
   printf("destroy: %s\n", name_of(ag_loop_destroy(L, loop)));
