@@ -129,10 +129,23 @@ local function choose_exchange(bytes, number)
     exchange.hops[#exchange.hops + 1] = { method = method, elsewhere = elsewhere, answer = answers.choose(method, bytes) }
   end
   for _, hop in ipairs(exchange.hops) do
-    if not hop.answer.known then exchange.unknown = true end
-    if hop.answer.ending == "stall" or hop.answer.ending == "keep" and not hop.answer.known then options.timeout = 0.02 end
+    local answer = hop.answer
+    if not answer.known then exchange.unknown = true end
+    local stays = answer.ending == "stall" or answer.ending == "keep"
+    if stays and not answer.known then options.timeout = 0.02 end
+    if stays and (answer.extra or not answer.known) then exchange.spoils = true end
   end
   return exchange
+end
+
+-- A connection on which bytes are left, or nobody answers, may be used by the others.
+local function spoil(plan)
+  local spoils = 0
+  for _, exchange in ipairs(plan) do spoils = spoils + (exchange.spoils and 1 or 0) end
+  if spoils == 0 then return end
+  for _, exchange in ipairs(plan) do
+    if spoils > 1 or not exchange.spoils then exchange.unknown, exchange.options.timeout = true, 0.02 end
+  end
 end
 
 -- For whoever looks at a finding: AGATHER_FUZZ_SHOW=1.
@@ -318,6 +331,7 @@ local function scenario(bytes)
   local acceptors = { agather.spawn(accept_all, world.listener, plan), agather.spawn(accept_all, world.honest, honest_plan) }
   local client <close> = http.Client { proxy = false, cookies = not bytes:one_in(3) }
   for number = 1, bytes:upto(3) + 1 do plan[number] = choose_exchange(bytes, number) end
+  spoil(plan)
   if os.getenv("AGATHER_FUZZ_SHOW") then plan:show() end
   if bytes:one_in(3) then -- all at once
     local tasks = {}
