@@ -77,6 +77,8 @@ static int set_error(lua_State *L) {
   if (lua_isnil(L, 2))
     return luaL_error(L, "error value expected, got nil");
   ag_error_wrap(L, ag_state_open(L), 2);
+  if (check_settable(L)->status != AG_PENDING)
+    return luaL_error(L, "a finalizer has settled the future");
   ag_future_reject(L, ag_state_open(L), 1);
   return 0;
 }

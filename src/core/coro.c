@@ -92,6 +92,8 @@ static ag_task *spawn_with(lua_State *L, ag_loop *loop, int nargs, int living, i
   lua_setmetatable(L, -2);
   if (S->contexts_used)
     ag_context_inherit(L, S, -1);
+  if (loop->closed) /* by a finalizer */
+    ag_loop_closed(L, S);
   lua_pushvalue(L, -1);
   schedule(L, loop, task, ag_keep_in(L, S, living));
   return task;
@@ -185,6 +187,8 @@ ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg) {
   ag_limit_check(L, S, tasks, loop->tasks);
   if (S->contexts_used)
     ag_context_inherit(L, S, index);
+  if (loop->closed)
+    ag_loop_closed(L, S);
   lua_pushvalue(L, index);
   int slot = ag_keep(L, S);
   ag_coro_start(L, S, index, true);

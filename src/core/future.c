@@ -56,12 +56,19 @@ static void settle(lua_State *L, ag_state *S, ag_future *future, uint8_t status)
     ((ag_hooked_future *)future)->settled((ag_hooked_future *)future);
 }
 
+AG_NORETURN static void raise_settled(lua_State *L, ag_state *S, const ag_future *future) {
+  ag_error_raise(L, S, "InvalidStateError", "invalid state: the future is %s already",
+                 future->status == AG_CANCELLED ? "cancelled" : "done");
+}
+
 void ag_future_resolve_at(lua_State *L, ag_state *S, ag_future *future, int index, int count) {
   if (count < future->values) {
     for (int i = count; i > 0; i--)
       lua_setiuservalue(L, index, i + 1);
   } else {
     lua_createtable(L, count, 0);
+    if (future->status != AG_PENDING) /* a finalizer was faster */
+      raise_settled(L, S, future);
     lua_insert(L, -count - 1);
     for (int i = count; i > 0; i--)
       lua_rawseti(L, -i - 1, i);
@@ -174,8 +181,7 @@ static ag_future *check_pending(lua_State *L) {
   if (future->kind != AG_FUTURE)
     luaL_error(L, "a %s is settled by the loop, not by hand", future->kind == AG_TASK ? "task" : "gather");
   if (future->status != AG_PENDING)
-    ag_error_raise(L, ag_self(L), "InvalidStateError", "invalid state: the future is %s already",
-                   future->status == AG_CANCELLED ? "cancelled" : "done");
+    raise_settled(L, ag_self(L), future);
   return future;
 }
 
@@ -189,6 +195,7 @@ static int future_set_exception(lua_State *L) {
   check_pending(L);
   luaL_argcheck(L, !lua_isnoneornil(L, 2), 2, "error value expected, got nil");
   ag_error_wrap(L, ag_self(L), 2);
+  check_pending(L); /* a finalizer may have settled it */
   ag_future_reject(L, ag_self(L), 1);
   return 0;
 }

@@ -70,6 +70,7 @@ void ag_handle_kept(lua_State *L, ag_state *S, ag_handle *handle) {
 
 ag_handle *ag_handle_new(lua_State *L, ag_loop *loop, int fn) {
   ag_state *S = loop->S;
+  uint32_t id = loop->id;
   int nargs = lua_gettop(L) - fn;
   ag_limit_check(L, S, callbacks, S->callbacks);
   luaL_argcheck(L, nargs < 250, fn, "too many arguments for a callback");
@@ -77,7 +78,7 @@ ag_handle *ag_handle_new(lua_State *L, ag_loop *loop, int fn) {
   memset(handle, 0, sizeof *handle);
   ag_link_init(&handle->timer.node.link);
   handle->timer.node.run = handle_run;
-  handle->loop = loop->id;
+  handle->loop = id;
   handle->nargs = nargs;
   for (int i = 0; i <= nargs; i++) {
     lua_pushvalue(L, fn + i);
@@ -87,6 +88,8 @@ ag_handle *ag_handle_new(lua_State *L, ag_loop *loop, int fn) {
   lua_setmetatable(L, -2);
   if (S->contexts_used)
     ag_context_inherit(L, S, -1);
+  if (ag_loop_find(S, id) == NULL) /* a finalizer has closed it */
+    ag_loop_closed(L, S);
   lua_pushvalue(L, -1);
   handle->slot = ag_keep(L, S);
   S->callbacks++;

@@ -352,10 +352,12 @@ ag_loop *ag_loop_check_self(lua_State *L) {
   return NULL;
 }
 
+void ag_loop_closed(lua_State *L, ag_state *S) { ag_error_raise(L, S, "RuntimeError", "Event loop is closed"); }
+
 ag_loop *ag_loop_check_open(lua_State *L) {
   ag_loop *loop = ag_loop_check_self(L);
   if (loop->closed)
-    ag_error_raise(L, loop->S, "RuntimeError", "Event loop is closed");
+    ag_loop_closed(L, loop->S);
   return loop;
 }
 

@@ -86,6 +86,8 @@ void ag_loop_open_module(lua_State *L, ag_state *S);
 ag_loop *ag_loop_check_self(lua_State *L);
 /* The same, and it must be open. */
 ag_loop *ag_loop_check_open(lua_State *L);
+/* Raises that the loop is closed: it was when asked for, or a finalizer has closed it since. */
+AG_NORETURN void ag_loop_closed(lua_State *L, ag_state *S);
 /* The running loop; raises "no running event loop" naming [what]. */
 ag_loop *ag_loop_check(lua_State *L, ag_state *S, const char *what);
 

@@ -173,6 +173,8 @@ static int run_main(lua_State *L, ag_state *S, int loop_index, int base, int con
     lua_pushvalue(L, context);
     ag_context_give(L, S, base + 1);
   }
+  if (loop->closed) /* by a finalizer */
+    ag_loop_closed(L, S);
   lua_pushvalue(L, base + 1);
   loop->main = ag_keep(L, S);
   loop->interrupts = 0;
