@@ -262,26 +262,28 @@ static int start(lua_State *L, ag_loop *loop, ag_gather *gather, int self, lua_I
     ag_future_resolve(L, S, self, 1);
     return 1;
   }
+  lua_pushnil(L);
+  int seen = lua_gettop(L);
+  for (lua_Integer i = 0; i < count; i++) { /* a finalizer may run tasks here: nothing is linked before all are there */
+    if (gather->children[i].child != NULL)
+      continue;
+    int arg = args ? (int)i + 1 : 1; /* a task stands for what was given */
+    lua_rawgeti(L, list, i + 1);
+    gather->children[i].child =
+        lua_type(L, -1) == LUA_TTHREAD ? thread_task(L, loop, seen, arg) : ag_ensure_future(L, loop, -1, arg);
+    lua_rawseti(L, list, i + 1);
+  }
   lua_pushvalue(L, self);
   gather->cancel_index = ag_keep(L, S); /* kept until the last child is done, also when it has failed before */
   lua_pushvalue(L, self);
   gather->future.slot = ag_keep(L, S);
-  lua_pushnil(L);
-  int seen = lua_gettop(L);
+  gather->count = count;
   bool eager = true;
   for (lua_Integer i = 0; i < count; i++) {
     ag_gather_child *child = &gather->children[i];
     ag_future *future = child->child;
-    if (future == NULL) { /* a task stands for what was given */
-      int arg = args ? (int)i + 1 : 1;
-      lua_rawgeti(L, list, i + 1);
-      future = lua_type(L, -1) == LUA_TTHREAD ? thread_task(L, loop, seen, arg) : ag_ensure_future(L, loop, -1, arg);
-      lua_rawseti(L, list, i + 1);
-    }
-    gather->count = i + 1; /* memory may fail before the last: then it ends with those it has */
     child->node.run = child_done;
     child->gather = gather;
-    child->child = future;
     eager = eager && future->kind == AG_TASK && ((ag_task *)future)->eager;
     ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &child->node.link);
   }
