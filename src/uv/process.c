@@ -170,13 +170,24 @@ static void use_lua_file(channel *c, luaL_Stream *file) {
   c->fd = fileno(file->f);
 }
 
-/* Reads what the argument says, but makes no pipe yet; pushes the userdata of a stream for one. */
+/* Makes no pipe yet, but the userdata of a stream for one, in its place. */
+static void prepare_channel(lua_State *L, channel *c, int number) {
+  int arg = FIRST_CHANNEL + number;
+  if (lua_type(L, arg) != LUA_TSTRING || strcmp(lua_tostring(L, arg), "pipe") != 0)
+    return;
+  c->stream = ag_stream_new(L, UV_NAMED_PIPE, "process.spawn");
+  lua_replace(L, arg);
+}
+
+/* Reads what the argument says. Takes no memory, for a finalizer could close what was read. */
 static void check_channel(lua_State *L, channel *c, int number) {
   int arg = FIRST_CHANNEL + number;
+  c->fd = -1;
+  if (c->stream != NULL)
+    return;
   const char *problem = channel_problem(L, arg);
   if (problem != NULL)
     luaL_argerror(L, arg, problem);
-  c->fd = -1;
   if (luaL_testudata(L, arg, AG_STREAM) != NULL) {
     use_stream(c, *(ag_stream **)lua_touserdata(L, arg));
   } else if (luaL_testudata(L, arg, LUA_FILEHANDLE) != NULL) {
@@ -186,12 +197,8 @@ static void check_channel(lua_State *L, channel *c, int number) {
   } else {
     const char *what = luaL_checkstring(L, arg);
     c->merged = strcmp(what, "stdout") == 0;
-    if (strcmp(what, "inherit") == 0) {
+    if (strcmp(what, "inherit") == 0)
       c->fd = number;
-    } else if (strcmp(what, "pipe") == 0) {
-      c->stream = ag_stream_new(L, UV_NAMED_PIPE, "process.spawn");
-      lua_replace(L, arg);
-    }
   }
 }
 
@@ -320,6 +327,8 @@ static int process_spawn(lua_State *L) {
   int result = lua_gettop(L);
   ag_uv_loop(L, operation);
   for (int i = 0; i < 3; i++)
+    prepare_channel(L, &channels[i], i);
+  for (int i = 0; i < 3; i++)
     check_channel(L, &channels[i], i);
   process *p = calloc(1, sizeof *p);
   if (p == NULL)
@@ -374,11 +383,12 @@ static int waited(lua_State *L, int unused, lua_KContext context) {
 static int process_wait(lua_State *L) {
   process *p = check_process(L);
   lua_settop(L, 1);
-  if (p->ended)
-    return waited(L, LUA_OK, 0);
-  ag_suspend_check(L);
+  if (!p->ended)
+    ag_suspend_check(L);
   waiter *w = lua_newuserdatauv(L, sizeof *w, 0);
   memset(w, 0, sizeof *w);
+  if (p->ended) /* asked last: a finalizer may have let the loop run */
+    return waited(L, LUA_OK, 0);
   w->wait.cancel = cancel_wait;
   w->place = &p->waiters;
   w->next = p->waiters;

@@ -169,6 +169,8 @@ static int send_now(lua_State *L, int unused, lua_KContext context) {
       ag_address_text((struct sockaddr *)&to, name, sizeof name);
     return ag_uv_error(L, -number, "send", name[0] != '\0' ? name : NULL);
   }
+  ag_waitlist_prepare(L);
+  check_open(L, "send");
   if (!(s->events & UV_WRITABLE)) {
     int status = uv_poll_start(&s->poll, s->events | UV_WRITABLE, on_ready);
     if (status != 0)

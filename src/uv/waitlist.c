@@ -29,10 +29,14 @@ static int waiter_gc(lua_State *L) {
   return 0;
 }
 
-int ag_waitlist_suspend(lua_State *L, ag_waitlist *list, size_t until, lua_KContext context, lua_KFunction k) {
+void ag_waitlist_prepare(lua_State *L) {
   waiter *w = lua_newuserdatauv(L, sizeof *w, 0);
   memset(w, 0, sizeof *w);
   luaL_setmetatable(L, WAITER);
+}
+
+int ag_waitlist_suspend(lua_State *L, ag_waitlist *list, size_t until, lua_KContext context, lua_KFunction k) {
+  waiter *w = lua_touserdata(L, -1);
   waiter **last = &list->first;
   while (*last != NULL)
     last = &(*last)->next;

@@ -20,7 +20,7 @@ typedef struct watcher {
   uv_fs_event_t handle;
   event *first, **last; /* last: where the next goes */
   const event *newest;
-  size_t count;
+  size_t count, taken;
   int status; /* an error of the system's, to be raised once */
   char *path;
   bool lost;   /* some events are not in the queue */
@@ -45,6 +45,7 @@ static void take_first(watcher *w) {
     w->newest = NULL;
   }
   w->count--;
+  w->taken++;
   free(e);
 }
 
@@ -162,9 +163,16 @@ static int waited(lua_State *L, int unused, lua_KContext context) {
   if (status != 0)
     return ag_uv_error(L, status, "fs.watch", w->path);
   if (w->first != NULL) {
-    lua_pushstring(L, w->first->kind);
+    const char *kind = w->first->kind;
+    size_t taken = w->taken;
     lua_pushstring(L, w->first->name);
+    lua_pushstring(L, kind);
+    if (w->closed || w->taken != taken) { /* by a finalizer, or by whom it let run */
+      lua_settop(L, 1);
+      return waited(L, LUA_OK, 0);
+    }
     take_first(w);
+    lua_insert(L, -2);
     return 2;
   }
   if (w->lost) {

@@ -32,6 +32,9 @@ static int written(lua_State *L, int unused, lua_KContext context) {
 /* Waits until no more than [until] bytes are on their way. */
 static int wait_written(lua_State *L, ag_stream *s, size_t until) {
   lua_settop(L, 1);
+  ag_waitlist_prepare(L);
+  if (s->closed || s->write_status != 0 || uv_stream_get_write_queue_size(&s->handle.stream) <= until)
+    return written(L, LUA_OK, 0);
   return ag_waitlist_suspend(L, &s->writers, until, 0, written);
 }
 
@@ -99,7 +102,7 @@ static int write_pieces(ag_stream *s, uv_buf_t *pieces, int n) {
 
 /* stream:write(...): writes strings and numbers; waits while too much is on its way. Returns the stream. */
 static int stream_write(lua_State *L) {
-  ag_stream *s = ag_stream_check_open(L, "write");
+  ag_stream_check_open(L, "write");
   int n = lua_gettop(L) - 1;
   for (int i = 2; i <= n + 1; i++)
     luaL_checkstring(L, i);
@@ -114,16 +117,17 @@ static int stream_write(lua_State *L) {
     lua_replace(L, 2);
     n = 1;
   }
-  if (s->shut)
-    return ag_os_error(L, "EPIPE", 32, "the stream is shut down for writing", "write", s->name);
-  if (s->write_status != 0)
-    return ag_uv_error(L, s->write_status, "write", s->name);
   uv_buf_t pieces[PIECES];
   for (int i = 0; i < n; i++) {
     size_t size;
     pieces[i].base = (char *)lua_tolstring(L, i + 2, &size);
     pieces[i].len = size;
   }
+  ag_stream *s = ag_stream_still_open(L, "write"); /* what makes strings may run a finalizer */
+  if (s->shut)
+    return ag_os_error(L, "EPIPE", 32, "the stream is shut down for writing", "write", s->name);
+  if (s->write_status != 0)
+    return ag_uv_error(L, s->write_status, "write", s->name);
   int status = write_pieces(s, pieces, n);
   if (status == UV_ENOMEM)
     return luaL_error(L, "not enough memory");
