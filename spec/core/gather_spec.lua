@@ -439,3 +439,36 @@ describe("gather of tasks that ended in their eager start", function()
     end)
   end)
 end)
+
+describe("a child of gather that is done already", function()
+  -- The gather fails in the iteration that runs the first steps, so what waits for it runs before what they queue.
+  local function order_of(children)
+    return support.virtual(function()
+      local loop, order = agather.get_running_loop(), {}
+      local failed = loop:create_future()
+      failed:set_exception("wrong")
+      local function queues(name)
+        return function() loop:call_soon(function() order[#order + 1] = name end) end
+      end
+      local group = agather.gather(table.unpack(children(failed, queues)))
+      group:add_done_callback(function() order[#order + 1] = "gather" end)
+      pcall(group.await, group)
+      agather.sleep(1)
+      return order
+    end)
+  end
+
+  it("has its turn before the first step of a child after it", function()
+    assert.same({ "gather", "after" }, order_of(function(failed, queues) return { failed, queues "after" } end))
+  end)
+
+  it("has its turn after the first step of a child before it", function()
+    assert.same({ "before", "gather" }, order_of(function(failed, queues) return { queues "before", failed } end))
+  end)
+
+  it("has its turn between those it stands between, however often", function()
+    assert.same({ "before", "gather", "after" }, order_of(function(failed, queues)
+      return { queues "before", failed, failed, queues "after", failed }
+    end))
+  end)
+end)

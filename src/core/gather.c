@@ -249,6 +249,22 @@ static void add_child(lua_State *L, ag_loop *loop, ag_gather *gather, int list, 
   lua_rawseti(L, list, place);
 }
 
+/* Queues the children that are done already where asyncio does: before the first steps of the tasks that were made for
+** those after them, whose ids are above [before]. */
+static void queue_done(ag_loop *loop, ag_gather *gather, uint32_t before) {
+  ag_link *next = &loop->ready;
+  for (lua_Integer i = gather->count - 1; i >= 0; i--) {
+    ag_gather_child *child = &gather->children[i];
+    ag_task *task = child->child->kind == AG_TASK ? (ag_task *)child->child : NULL;
+    if (child->child->status != AG_PENDING) {
+      ag_list_append(next, &child->node.link);
+      next = &child->node.link;
+    } else if (task != NULL && task->id > before && task->thread.L == NULL && !ag_list_empty(&task->timer.node.link)) {
+      next = &task->timer.node.link;
+    }
+  }
+}
+
 /* Starts the children that are no futures yet, and waits for all [count], which are checked: pushes the gather that is
 ** at [self] with its list above. */
 static int start(lua_State *L, ag_loop *loop, ag_gather *gather, int self, lua_Integer count, int options, bool args) {
@@ -262,6 +278,7 @@ static int start(lua_State *L, ag_loop *loop, ag_gather *gather, int self, lua_I
     ag_future_resolve(L, S, self, 1);
     return 1;
   }
+  uint32_t before = S->next_task;
   lua_pushnil(L);
   int seen = lua_gettop(L);
   for (lua_Integer i = 0; i < count; i++) { /* a finalizer may run tasks here: nothing is linked before all are there */
@@ -278,15 +295,20 @@ static int start(lua_State *L, ag_loop *loop, ag_gather *gather, int self, lua_I
   lua_pushvalue(L, self);
   gather->future.slot = ag_keep(L, S);
   gather->count = count;
-  bool eager = true;
+  bool eager = true, done = false;
   for (lua_Integer i = 0; i < count; i++) {
     ag_gather_child *child = &gather->children[i];
     ag_future *future = child->child;
     child->node.run = child_done;
     child->gather = gather;
     eager = eager && future->kind == AG_TASK && ((ag_task *)future)->eager;
-    ag_list_append(future->status == AG_PENDING ? &future->waiters : &loop->ready, &child->node.link);
+    if (future->status == AG_PENDING)
+      ag_list_append(&future->waiters, &child->node.link);
+    else
+      done = true;
   }
+  if (done)
+    queue_done(loop, gather, before);
   lua_settop(L, list);
   if (eager)
     complete_now(L, S, gather, self, list);
