@@ -153,7 +153,10 @@ static void find_type(DIR *dir, entry *e) {
 
 static int run_scandir(job *j) {
   scan_job *s = (scan_job *)j;
-  DIR *dir = opendir(j->path);
+  DIR *dir;
+  do
+    dir = opendir(j->path);
+  while (dir == NULL && errno == EINTR);
   if (dir == NULL)
     return -errno;
   int status = 0;
@@ -209,16 +212,25 @@ static bool is_directory(const char *path) {
   return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
 }
 
+/* 0 where a folder is at the path that mkdir gave [error] for, or why there is none. */
+static int folder_there(const char *path, int error) {
+  struct stat s;
+  int found = stat(path, &s);
+  if (found == 0 && S_ISDIR(s.st_mode))
+    return 0;
+  if (error != EEXIST)
+    return -error;
+  return found == 0 ? -ENOTDIR : -errno;
+}
+
 /* Makes the folders above the last, each with the default mode, then the last. */
 static int make_parents(char *path, int mode) {
   for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
     *slash = '\0';
-    int made = mkdir(path, 0777);
-    int error = errno;
-    bool there = made == 0 || is_directory(path);
+    int status = mkdir(path, 0777) == 0 ? 0 : folder_there(path, errno);
     *slash = '/';
-    if (!there)
-      return error == EEXIST ? -ENOTDIR : -error;
+    if (status != 0)
+      return status;
   }
   if (mkdir(path, (mode_t)mode) == 0)
     return 0;
@@ -278,7 +290,10 @@ static int remove_entry(const job *j, int parent, const char *name) {
   if (errno != EISDIR && errno != EPERM)
     return -errno;
   int error = errno;
-  int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  int fd;
+  do
+    fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  while (fd < 0 && errno == EINTR);
   if (fd < 0)
     return errno == ENOTDIR || errno == ELOOP ? -error : -errno;
   DIR *dir = fdopendir(fd);
