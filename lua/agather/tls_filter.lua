@@ -198,14 +198,20 @@ local function try(f, ...)
   return nil, result
 end
 
+-- Errors of writing after which reading will come to an end.
+local gone = { EPIPE = true, ECONNRESET = true }
+
+local function is_gone(err) return agather.is_error(err, agather.OSError) and gone[err.code] or false end
+
 -- Where the peer has gone, writing fails before its alert, which says why, was read: what fails is raised only when there
--- is nothing better to be said.
+-- is nothing better to be said. Any other error of writing is the end: the peer waits for what was not sent.
 local function shake(self)
   local inner, failure = self.inner, nil
   while true do
     local done, code, text = self.engine:handshake()
     local bytes = not failure and self.engine:take() -- also the alert that says why it failed
     if bytes then failure = select(2, try(inner.write, inner, bytes)) end
+    if failure and not is_gone(failure) then error(failure, 0) end
     if done == nil then
       if code == nil or code == "UNEXPECTED_EOF" then
         if failure then error(failure, 0) end

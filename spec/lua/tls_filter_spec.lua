@@ -339,6 +339,17 @@ describe("a TLS stream", function()
       assert.is_true(written)
     end))
 
+    it("is there, and cannot be written to, is not waited for", task(function()
+      local over = net.pair()
+      local deaf = {
+        read = function(_, n) return over:read(n) end,
+        close = function() over:close() end,
+        write = function() error(agather.OSError("write: i/o error (EIO)", { code = "EIO" })) end,
+      }
+      local _ <close> = agather.timeout(5)
+      assert.equal("EIO", raises("i/o error", tls.client, deaf, client_options { handshake_timeout = false }).code)
+    end))
+
     it("sends garbage gets an alert and no more", task(function()
       for _, garbage in ipairs { "hello, is this TLS?", ("\0"):rep(100), "\x16\x03\x01\x00\x05\x01\x00\x00\x01\xff",
         "\x15\x03\x01\x00\x02\x02\x28" } do
