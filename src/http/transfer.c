@@ -435,6 +435,7 @@ static const char *kind_of(const transfer *t) {
   case CURLE_COULDNT_CONNECT:
   case CURLE_INTERFACE_FAILED:
   case CURLE_PROXY:
+  case CURLE_OPERATION_TIMEDOUT: /* the system's ETIMEDOUT, or curl's own limit, which is longer than ours */
     return "connect";
   case CURLE_SSL_CONNECT_ERROR:
   case CURLE_SSL_CERTPROBLEM:
@@ -446,8 +447,6 @@ static const char *kind_of(const transfer *t) {
   case CURLE_SSL_INVALIDCERTSTATUS:
   case CURLE_SSL_CLIENTCERT:
     return "tls";
-  case CURLE_OPERATION_TIMEDOUT:
-    return "connecting"; /* curl's own limits are longer than ours */
   case CURLE_OUT_OF_MEMORY:
     return "memory";
   default:
