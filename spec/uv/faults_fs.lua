@@ -45,7 +45,7 @@ faults.sweep {
   calls = {
     { name = "openat", hides = "EINTR", either = "ENOENT EEXIST", follow = "ENOTEMPTY",
       raises = PATH .. "EBUSY EDQUOT EFBIG EINVAL EISDIR EMFILE ENFILE ENODEV ENOSPC ENXIO EOPNOTSUPP EOVERFLOW EPERM "
-        .. "EROFS ETXTBSY EWOULDBLOCK" },
+        .. "EROFS ETXTBSY EAGAIN" },
     { name = "newfstatat", raises = "EACCES EBADF EFAULT EINVAL ELOOP ENAMETOOLONG ENOMEM EOVERFLOW",
       either = "ENOENT ENOTDIR", follow = "assertion" },
     { name = "pread64", raises = "EBADF EFAULT EINVAL EIO EISDIR ENXIO EOVERFLOW", hides = "EINTR" },
@@ -55,7 +55,7 @@ faults.sweep {
     { name = "fsync", raises = "EBADF EIO ENOSPC EROFS EINVAL EDQUOT", either = "EINTR" },
     { name = "rename",
       raises = PATH .. "EBUSY EDQUOT EINVAL EISDIR EMLINK ENOENT ENOSPC ENOTEMPTY EEXIST EPERM EROFS EXDEV" },
-    { name = "mkdir", raises = PATH .. "EDQUOT EMLINK ENOSPC EPERM EROFS", either = "EEXIST ENOENT EINVAL" },
+    { name = "mkdir", raises = PATH .. "EDQUOT EMLINK ENOSPC EPERM EROFS", either = "EEXIST ENOENT EINVAL", follow = "ENOENT" },
     { name = "unlinkat", raises = "EACCES EBUSY EFAULT EIO ELOOP ENAMETOOLONG ENOMEM EPERM EROFS",
       either = "EISDIR ENOENT ENOTDIR ENOTEMPTY", follow = "ENOTDIR ENOTEMPTY EISDIR ENOENT assertion" },
     { name = "getdents64", raises = "EBADF EFAULT EINVAL ENOTDIR", either = "ENOENT", follow = "ENOTEMPTY assertion" },
