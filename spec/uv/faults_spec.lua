@@ -110,4 +110,22 @@ describe("a system call that fails", function()
     assert.equal("ok\tEACCES\tok\tok\tok\t2\n", files("rename:error=EACCES", ""))
     assert.equal("ok\tok\tok\tok\tEMFILE\t4\n", files("openat:error=EMFILE", "d"))
   end)
+
+  it("is EAGAIN of the work that the pool has no threads for, whichever it was, and the next works", function()
+    local firsts = { "fs.stat, '/'", "dns.reverse, '127.0.0.1'", "fs.read_file, '/'", "dns.resolve, 'localhost.test'" }
+    for number, first in ipairs(firsts) do
+      local script = [[
+        local function try(f, ...)
+          local ok, err = pcall(f, ...)
+          return ok and "ok" or err.code
+        end
+        agather.run(function()
+          local fs, dns = agather.fs, agather.dns
+          print(try(FIRST), try(fs.stat, "/"), try(dns.reverse, "127.0.0.1"))
+        end)
+      ]]
+      assert.equal("EAGAIN\tok\tok\n", inject("clone3:error=EAGAIN:when=" .. number, "",
+        (script:gsub("FIRST", first))))
+    end
+  end)
 end)

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "uv/pool.h"
+
 enum { NAME_LIMIT = 253, CACHE_LIMIT = 256 };
 static const uint64_t cache_time = 5000000000u; /* nanoseconds */
 
@@ -253,6 +255,9 @@ static ag_query *find_shared(resolver *r, uv_loop_t *loop, const char *host, int
 /* Gives [q] to libuv. */
 static int query_send(ag_query *q, const struct sockaddr *address) {
   q->request.any.data = q;
+  int status = ag_pool_check();
+  if (status != 0)
+    return status;
   if (q->family == REVERSE)
     return uv_getnameinfo(q->loop, &q->request.name, on_name, address, NI_NAMEREQD);
   struct addrinfo hints;

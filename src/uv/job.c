@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "uv/pool.h"
+
 #define JOB "agather.Job"
 
 static void drop(job *j) {
@@ -100,7 +102,9 @@ int ag_job_run(lua_State *L, job *j) {
   uv_loop_t *loop = ag_uv_loop(L, j->type->operation);
   j->work.data = j;
   j->wait.cancel = cancel_job;
-  int status = uv_queue_work(loop, &j->work, on_work, on_done);
+  int status = ag_pool_check();
+  if (status == 0)
+    status = uv_queue_work(loop, &j->work, on_work, on_done);
   if (status != 0)
     return ag_uv_error(L, status, j->type->operation, j->path);
   j->busy = true;
