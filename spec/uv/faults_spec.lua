@@ -91,6 +91,37 @@ describe("a system call that fails", function()
     assert.equal(2, hits("clone", "EAGAIN", { 2, 4 }))
   end)
 
+  it("is the error of the child that it kept from beginning", function()
+    -- not EACCES, ENOENT and ENOTDIR: the next folder of PATH is tried; not ENOEXEC: the shell is
+    local calls = {
+      { "execve", "E2BIG EAGAIN EFAULT EINVAL EIO EISDIR ELIBBAD ELOOP EMFILE ENAMETOOLONG ENFILE ENOMEM EPERM ETXTBSY" },
+      { "dup2", "EBADF EBUSY EINTR EMFILE" },
+      { "chdir", "EACCES EFAULT EIO ELOOP ENAMETOOLONG ENOENT ENOMEM ENOTDIR" },
+    }
+    local stride, count = os.getenv("AGATHER_TORTURE") == "full" and 1 or 7, 0
+    local program = system.output("command -v cat"):gsub("\n", "")
+    for _, entry in ipairs(calls) do
+      local call, codes = entry[1], entry[2]
+      for code in codes:gmatch("%S+") do
+        count = count + 1
+        if count % stride == 1 % stride then
+          local only = call == "execve" and "-P " .. program or ""
+          assert.equal(("%s\t%s\t\n"):format(code, code), inject(("%s:error=%s"):format(call, code), "-f " .. only, [[
+            local process = agather.process
+            agather.run(function()
+              local codes = {}
+              for i = 1, 2 do
+                codes[i] = select(2, pcall(process.run, { "cat", stdin = "x", timeout = 5, cwd = "/" })).code
+              end
+              local children <close> = io.open("/proc/self/task/" .. io.open("/proc/self/stat"):read("n") .. "/children")
+              print(codes[1], codes[2], children:read("a"))
+            end)
+          ]]))
+        end
+      end
+    end
+  end)
+
   it("is an error of the operation on the file, which leaves nothing behind", function()
     local function files(fault, names)
       local folder <close> = system.folder()
