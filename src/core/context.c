@@ -1,13 +1,15 @@
 /* Context variables. asyncio's contextvars (3.11).
-** A context is a userdata whose user value is a table variable -> value that is never changed: setting a variable
-** makes a new table, so copying a context is sharing its table. */
+** A context is a userdata whose user value 1 is a table variable -> value that is never changed: setting a variable
+** makes a new table, so copying a context is sharing its table. User value 2, while context:run is in it, is the
+** context that the caller goes back to. */
 #include "core/context.h"
 
 #include "core/error.h"
 #include "core/task.h"
 
 typedef struct context {
-  bool entered; /* by context:run */
+  unsigned entered;  /* so many calls of context:run are in it, or went on from it into another */
+  const ag_task *by; /* the task that is in it by context:run, or NULL */
 } context;
 
 typedef struct token {
@@ -18,8 +20,9 @@ static const char nil_value = 0; /* stands for a nil that was set */
 
 /* Pushes a new context whose table is on top. [-1, +1, m] */
 static void new_context(lua_State *L, ag_state *S) {
-  context *c = lua_newuserdatauv(L, sizeof *c, 1);
-  c->entered = false;
+  context *c = lua_newuserdatauv(L, sizeof *c, 2);
+  c->entered = 0;
+  c->by = NULL;
   lua_insert(L, -2);
   lua_setiuservalue(L, -2, 1);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->mt_context);
@@ -40,6 +43,15 @@ void ag_context_push(lua_State *L, ag_state *S, int index) {
     lua_rawset(L, -4);
   }
   lua_remove(L, -2);
+}
+
+void ag_context_push_own(lua_State *L, ag_state *S, int index) {
+  const ag_task *task = lua_touserdata(L, index);
+  ag_context_push(L, S, index);
+  while (((context *)lua_touserdata(L, -1))->by == task) {
+    lua_getiuservalue(L, -1, 2);
+    lua_remove(L, -2);
+  }
 }
 
 /* Pushes the context of the code that runs now. [-0, +1, m] */
@@ -316,7 +328,10 @@ static void make_current(lua_State *L, ag_state *S, int index) {
 /* 1 is the context entered, 2 the one to go back to. */
 static int run_done(lua_State *L, int status, lua_KContext extra) {
   (void)extra;
-  ((context *)lua_touserdata(L, 1))->entered = false;
+  context *c = lua_touserdata(L, 1), *outer = lua_touserdata(L, 2);
+  c->entered--;
+  c->by = NULL;
+  outer->entered--;
   make_current(L, ag_self(L), 2);
   if (status != LUA_OK && status != LUA_YIELD)
     return lua_error(L);
@@ -328,12 +343,17 @@ static int context_run(lua_State *L) {
   ag_state *S = ag_self(L);
   context *c = check_context(L);
   luaL_checktype(L, 2, LUA_TFUNCTION);
-  if (c->entered)
-    return ag_error_raise(L, S, "RuntimeError", "cannot enter a context that is entered already");
   push_current(L, S);
+  context *outer = lua_touserdata(L, -1);
+  if (c->entered > 0 || c == outer) /* by context:run, or it is the caller's own */
+    return ag_error_raise(L, S, "RuntimeError", "cannot enter a context that is entered already");
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, 1, 2);
   lua_insert(L, 2);
-  c->entered = true;
   make_current(L, S, 1);
+  c->entered++;
+  c->by = S->running != NULL ? S->running->task : NULL;
+  outer->entered++;
   return run_done(L, lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 0, 0, run_done), 0);
 }
 

@@ -17,6 +17,8 @@ void ag_context_give(lua_State *L, ag_state *S, int index);
 void ag_context_swap(lua_State *L, ag_state *S, int index);
 /* Pushes the context of the task at [index]. [-0, +1, m] */
 void ag_context_push(lua_State *L, ag_state *S, int index);
+/* The same for the task at [index], but not the context that it is in by context:run. [-0, +1, m] */
+void ag_context_push_own(lua_State *L, ag_state *S, int index);
 void ag_context_open_module(lua_State *L, ag_state *S);
 
 #endif

@@ -179,10 +179,10 @@ static int task_traceback(lua_State *L) {
   return 1;
 }
 
-/* task:get_context(): the context it runs in. */
+/* task:get_context(): the context it runs in, also while context:run has it in another. */
 static int task_get_context(lua_State *L) {
   check_task(L);
-  ag_context_push(L, ag_self(L), 1);
+  ag_context_push_own(L, ag_self(L), 1);
   return 1;
 }
 
