@@ -202,4 +202,35 @@ return {
       bodies = { {} },
     },
   },
+  {
+    about = "a task cannot enter the context that it runs in",
+    program = {
+      objects = no_objects,
+      main = {
+        { op = "copy_context", slot = 1 },
+        { op = "spawn", body = 1, context = 1, form = "coro", slot = 1 },
+        { op = "sleep", delay = 0.125 },
+      },
+      bodies = { { { op = "context_run", guard = true, slot = 1, actions = {} } } },
+    },
+  },
+  {
+    about = "a task's context is its own while context:run has it in another",
+    program = {
+      objects = no_objects,
+      main = {
+        { op = "copy_context", slot = 1 },
+        { op = "spawn", body = 1, form = "coro", slot = 1 },
+        { op = "sleep", delay = 0.125 },
+      },
+      bodies = {
+        {
+          { op = "variable_set", slot = 1, value = "x1" },
+          { op = "context_run", guard = true, slot = 1, actions = {
+            { op = "task_context_get", target = { kind = "task", slot = 1 } },
+          } },
+        },
+      },
+    },
+  },
 }
