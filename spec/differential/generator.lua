@@ -202,6 +202,12 @@ end
 function Generator:main_statements()
   local random, main = self.random, {}
   if random:chance(70) then table.insert(main, self:rescue()) end
+  if random:chance(60) then -- and who still waits then is cancelled
+    table.insert(main, {
+      op = "call_later", delay = random:number(16, 24) / 8, label = "last", slot = slots.handles + 2,
+      actions = { { op = "cancel", target = { kind = "main" } } },
+    })
+  end
   local place = { level = 0, depth = 0 }
   for slot = 1, random:number(1, 3) do
     table.insert(main, { op = "spawn", body = self:body_above(place), slot = slot, form = "coro" })
