@@ -424,7 +424,8 @@ end
 function Interpreter:on_exception(context)
   local frame = { name = "handler" }
   if context.message:find("^Exception in callback") then
-    self:log(frame, "callback raises " .. describe_error(context.exception))
+    local whose = context.message:find("lua/agather/", 1, true) and "library's callback" or "callback"
+    self:log(frame, ("%s raises %s"):format(whose, describe_error(context.exception)))
   elseif context.message:find("^told") then
     self:log(frame, ("%s %s"):format(context.message, describe(context.exception)))
   end
