@@ -4,7 +4,7 @@ local agather = require "agather"
 local new_workbench = require "spec.shuffle.workbench"
 
 local pieces, names = {}, {}
-for _, part in ipairs { "sync_pieces", "task_pieces" } do
+for _, part in ipairs { "handover_pieces", "sync_pieces", "task_pieces" } do
   for name, piece in pairs(require("spec.shuffle." .. part)) do
     pieces[name] = piece
     names[#names + 1] = name

@@ -123,6 +123,8 @@ end
 function pieces.group(bench)
   local me = agather.current_task()
   local started, ended, failures = 0, 0, 0
+  local body_fails = bench:chance(15) -- then the tasks must be cancelled: they would take long
+  local start = agather.get_running_loop():time()
   local ok, err = pcall(function()
     local group <close> = agather.TaskGroup()
     for place = 1, bench:random(6) do
@@ -131,6 +133,7 @@ function pieces.group(bench)
         started = started + 1
         local _ <close> = bench.on_leave(function() ended = ended + 1 end)
         worker(bench, place)()
+        if body_fails then agather.sleep(100) end
         if fails then
           failures = failures + 1
           error(Failure("failure " .. place))
@@ -140,8 +143,13 @@ function pieces.group(bench)
       if not accepted then break end -- it is shutting down
       if bench:chance(30) then bench:pause() end
     end
+    if body_fails then
+      failures = failures + 1
+      error(Failure("failure of the body"))
+    end
     bench:pause()
   end)
+  bench:check(agather.get_running_loop():time() < start + 50, "the tasks were not cancelled")
   bench:check(started == ended, "%d tasks started, %d ended", started, ended)
   bench:check(ok == (failures == 0), "it ended %s with %d failures", ok, failures)
   if not ok and bench:check(agather.is_error(err, agather.ExceptionGroup), "it raised %s", err) then
