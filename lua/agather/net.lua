@@ -127,13 +127,13 @@ end
 ---@field replace? boolean a socket that an ended process has left there gives way
 
 ---@class agather.ServerOptions: agather.ListenOptions
----@field max_connections? integer at a time; the others wait in the system
+---@field max_connections? integer at a time, with those that still send what was written; others wait in the system
 ---@field on_error? fun(err: any, peer?: string) for errors of handlers; without it the loop's exception handler has them
 ---@field tls? table options of agather.tls
 ---@field on_listen? fun(server: agather.Server) for serve: it listens now
 
 ---@class agather.UnixServerOptions: agather.ListenUnixOptions
----@field max_connections? integer at a time; the others wait in the system
+---@field max_connections? integer at a time, with those that still send what was written; others wait in the system
 ---@field on_error? fun(err: any, peer?: string)
 ---@field tls? table
 ---@field on_listen? fun(server: agather.Server)

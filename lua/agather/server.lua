@@ -17,6 +17,9 @@ local ACCEPTED_AT_ONCE = 64
 
 local SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 1
 
+-- Seconds between looks at what closed connections have left to send, where that keeps others from being accepted.
+local LOOK = 0.1
+
 local function report(self, message, err, task, peer)
   if self.on_error then
     self.on_error(err, peer)
@@ -34,7 +37,20 @@ end
 
 local function wait_for_an_end(self)
   self.waiter = agather.future()
-  self.waiter:await()
+  if next(self.sending) then
+    agather.wait({ self.waiter }, { timeout = LOOK })
+  else
+    self.waiter:await()
+  end
+end
+
+-- How many connections are there though their handlers have ended: their peers have not taken all that was written.
+local function count_sending(self)
+  local count = 0
+  for stream in pairs(self.sending) do
+    if uv.stream_lingers(stream) then count = count + 1 else self.sending[stream] = nil end
+  end
+  return count
 end
 
 local function ended(self, task)
@@ -42,6 +58,10 @@ local function ended(self, task)
   self.tasks[task] = nil
   self.count = self.count - 1
   stream:close()
+  if self.max_connections < math.huge and uv.stream_lingers(stream) then
+    count_sending(self)
+    self.sending[stream] = true
+  end
   wake(self)
   local err = not task:cancelled() and task:exception()
   if err then
@@ -93,7 +113,7 @@ function Server:serve_forever()
   local _ <close> = self
   local pause, at_once = nil, 0
   while not self.closed do
-    if self.count >= self.max_connections then
+    if self.count + count_sending(self) >= self.max_connections then
       wait_for_an_end(self)
     else
       local ok, err = agather.pcall(accept, self)
@@ -171,6 +191,7 @@ function server.new(listener, handler, options)
     on_error = options.on_error,
     max_connections = options.max_connections or math.huge,
     tasks = {}, -- of handlers: task -> stream
+    sending = {}, -- set of streams: see count_sending
     count = 0,
     closed = false,
     serving = false,

@@ -21,6 +21,22 @@ describe("a server", function()
     assert.equal(2, most)
   end)
 
+  it("counts a connection as long as its peer has not taken what was written", function()
+    net.with_server(function(stream)
+      stream:set_write_buffer_limits { high = 1 << 26 }
+      stream:write(("x"):rep(1 << 25)) -- more than the system takes
+    end, function(port, server)
+      local first <close> = agather.net.connect("127.0.0.1", port)
+      assert.equal("x", first:read(1))
+      net.eventually(function() return server:connections() == 0 end, "the handler has ended")
+      local second <close> = agather.net.connect("127.0.0.1", port)
+      local _, pending = agather.wait({ agather.spawn(second.read, second, 1) }, { timeout = 0.25 })
+      assert.equal(1, #pending) -- nobody serves it
+      first:close()
+      assert.equal("x", pending[1]:await())
+    end, { max_connections = 1 })
+  end)
+
   it("closes the stream of a handler that returns, fails or is cancelled", function()
     local reports = {}
     net.with_server(function(stream)

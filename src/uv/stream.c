@@ -327,6 +327,13 @@ static int stream_name(lua_State *L) {
   return 1;
 }
 
+/* uv.stream_lingers(stream): whether it is closed, and still sends what was written. */
+static int stream_lingers(lua_State *L) {
+  ag_stream *s = *(ag_stream **)luaL_checkudata(L, 1, AG_STREAM);
+  lua_pushboolean(L, s != NULL && s->linger != NULL);
+  return 1;
+}
+
 void ag_open_stream(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"read", stream_read},   {"read_exactly", stream_read_exactly}, {"read_until", stream_read_until},
@@ -346,4 +353,6 @@ void ag_open_stream(lua_State *L) {
   lua_pop(L, 1);
   lua_pushcfunction(L, stream_name);
   lua_setfield(L, -2, "stream_name");
+  lua_pushcfunction(L, stream_lingers);
+  lua_setfield(L, -2, "stream_lingers");
 }
