@@ -317,9 +317,12 @@ static int push_file(lua_State *L, job *j) {
   return 1;
 }
 
-/* The flags of Lua's mode, which has been checked. */
+/* The flags of Lua's mode, which has been checked. Beside those of scripts there is "wx": the file must be new, and no
+** link stands there. */
 static int open_flags(const char *mode) {
   bool both = strchr(mode, '+') != NULL;
+  if (strchr(mode, 'x') != NULL)
+    return (both ? O_RDWR : O_WRONLY) | O_CREAT | O_EXCL;
   switch (mode[0]) {
   case 'w':
     return (both ? O_RDWR : O_WRONLY) | O_CREAT | O_TRUNC;

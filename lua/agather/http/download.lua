@@ -2,6 +2,7 @@
 local agather = require "agather"
 local check = require "agather.check"
 local fs = require "agather.fs"
+local uv = require "agather.uv"
 
 local INTERVAL = 0.1 -- seconds between two drawings
 
@@ -49,6 +50,20 @@ local function length_of(response)
   return math.tointeger(tonumber(response.headers["Content-Length"]))
 end
 
+-- Opens a file that is new: one that an ended process has left goes, and a link that somebody has put there is not
+-- followed.
+local function open_new(path)
+  local ok, file = pcall(function()
+    local opening <close> = uv.fs_open(path, "wx", 438)
+    return opening:run()
+  end)
+  if ok then return file end
+  if not (agather.is_error(file, agather.OSError) and file.code == "EEXIST") then error(file, 0) end
+  fs.remove(path)
+  local opening <close> = uv.fs_open(path, "wx", 438)
+  return opening:run()
+end
+
 local under_way = {} -- names of files that are not complete yet
 
 return function(client, text, path, options)
@@ -78,7 +93,7 @@ return function(client, text, path, options)
       os.remove(unfinished)
     end,
   })
-  file = fs.open(unfinished, "w")
+  file = open_new(unfinished)
   local shown, done, total = start_progress(progress), 0, length_of(response)
   for piece in response:chunks() do
     file:write(piece)
