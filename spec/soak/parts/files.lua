@@ -49,7 +49,7 @@ return {
       do
         local watcher <close> = fs.watch(place)
         fs.write_file(place .. "/new", "x")
-        local _ <close> = agather.timeout(20)
+        local _ <close> = agather.timeout(engine.PATIENCE)
         local _, name = watcher:wait()
         equal("new", name)
       end

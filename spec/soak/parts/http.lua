@@ -119,7 +119,10 @@ return {
     local server = agather.net.start_server("127.0.0.1", 0, serve, { max_connections = 100 })
     local _, port = server:local_address()
     local serving = agather.create_task(function() server:serve_forever() end, { name = "http server" })
-    local client = agather.http.Client { limits = { max_connections = 50, max_per_host = 8 }, proxy = false, cookies = false }
+    local client = agather.http.Client {
+      limits = { max_connections = 50, max_per_host = 8 }, proxy = false, cookies = false,
+      timeout = { connect = engine.PATIENCE, read = engine.PATIENCE },
+    }
     soak:at_end(function()
       client:close()
       server:shutdown(0)

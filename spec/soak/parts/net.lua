@@ -121,27 +121,27 @@ local function tcp(soak)
   local server = agather.net.start_server("127.0.0.1", 0, handler, options(failures, {}))
   local _, port = server:local_address()
   run(soak, server)
-  clients(soak, "tcp", 1, function() return agather.net.connect("127.0.0.1", port, { timeout = 20 }) end, server, failures)
+  clients(soak, "tcp", 1, function() return agather.net.connect("127.0.0.1", port, { timeout = engine.PATIENCE }) end, server, failures)
 end
 
 local function unix(soak)
   local failures, path = { count = 0 }, soak.folder .. "/socket"
   local server = agather.net.start_unix_server(path, handler, options(failures, {}))
   run(soak, server)
-  clients(soak, "unix", 1, function() return agather.net.connect_unix(path, { timeout = 20 }) end, server, failures)
+  clients(soak, "unix", 1, function() return agather.net.connect_unix(path, { timeout = engine.PATIENCE }) end, server, failures)
 end
 
 local function tls(soak)
   local certificates = soak.certificates
   local failures = { count = 0, handshakes = true }
   local server = agather.net.start_server("127.0.0.1", 0, handler, options(failures, {
-    tls = { cert = certificates.server_pem, key = certificates.server_key },
+    tls = { cert = certificates.server_pem, key = certificates.server_key, handshake_timeout = engine.PATIENCE },
   }))
   local _, port = server:local_address()
   run(soak, server)
   local trust = { ca = certificates.ca_pem, server_name = "a.example" }
   clients(soak, "tls", 0.7, function()
-    return agather.net.connect("127.0.0.1", port, { timeout = 20, tls = trust })
+    return agather.net.connect("127.0.0.1", port, { timeout = engine.PATIENCE, tls = trust })
   end, server, failures)
   soak:every(1, "tls: whom nobody knows is refused", function()
     raises(agather.TLSError, agather.net.connect, "127.0.0.1", port, { tls = { server_name = "a.example" } })
@@ -164,7 +164,7 @@ local function others(soak)
     local there <close> = agather.net.udp { remote_address = { host, port } }
     local sent = bytes(random, random(1000))
     there:send(sent)
-    local _ <close> = agather.timeout(20)
+    local _ <close> = agather.timeout(engine.PATIENCE)
     equal(sent, (here:recv()))
   end)
   soak:every(5, "a pair in memory", function()

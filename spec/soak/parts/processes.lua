@@ -58,7 +58,7 @@ return {
       agather.sleep(0)
       local pid = assert(io.open("/proc/self/stat")):read("n")
       process.run { "kill", "-USR1", pid }
-      equal("SIGUSR1", agather.wait_for(waiting, 20))
+      equal("SIGUSR1", agather.wait_for(waiting, engine.PATIENCE))
     end)
   end,
 }
