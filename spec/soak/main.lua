@@ -206,7 +206,8 @@ local function judge_end(before, after)
   for _, name in ipairs { "descriptors", "children", "threads", "tasks" } do
     say(after[name] == before[name], "%s: %d at the end as at the beginning (%d)", name, after[name], before[name])
   end
-  say(after.lua <= before.lua * 1.02 + 384, "Lua's memory at the end: %.2f MiB; at the beginning: %.2f", after.lua / 1024,
+  -- The library keeps Lua threads of tasks that have ended for others, some 100 KiB more after the rush.
+  say(after.lua <= before.lua * 1.02 + 768, "Lua's memory at the end: %.2f MiB; at the beginning: %.2f", after.lua / 1024,
     before.lua / 1024)
 end
 
