@@ -19,6 +19,39 @@ static void set_name(lua_State *L, ag_state *S, int task, int name) {
   lua_pop(L, 1);
 }
 
+/* Protected: 1 loop, 2 task. */
+static int step(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 1);
+  ag_task *task = lua_touserdata(L, 2);
+  lua_settop(L, 0);
+  ag_task_step(loop, L, &task->timer.node);
+  return 0;
+}
+
+/* The first step of a task, inside that of another. What raises for want of memory ends the inner one alone. */
+static void step_at_once(lua_State *L, ag_loop *loop, ag_task *task) {
+  ag_task *outer = loop->task;
+  lua_State *here = loop->here;
+  bool solo = loop->solo, stuck = loop->inner_stuck;
+  ag_link_remove(&task->timer.node.link);
+  lua_pushcfunction(L, step);
+  lua_pushlightuserdata(L, loop);
+  lua_pushlightuserdata(L, task);
+  loop->eager++;
+  int status = lua_pcall(L, 2, 0, 0);
+  loop->eager--;
+  if (status == LUA_OK)
+    return;
+  loop->task = outer;
+  loop->here = here;
+  loop->solo = solo;
+  loop->inner_stuck = stuck;
+  if (task->future.status == AG_PENDING && ag_list_empty(&task->timer.node.link))
+    ag_task_lost(L, loop, task);
+  else
+    lua_pop(L, 1);
+}
+
 /* Makes a task of the awaitable at [index] with the options above it and pushes it. */
 static int make_task(lua_State *L, ag_state *S, ag_loop *loop, int index) {
   int options = index + 1;
@@ -57,13 +90,11 @@ static int make_task(lua_State *L, ag_state *S, ag_loop *loop, int index) {
   }
   lua_settop(L, index);
   if (eager && S->running == loop) { /* asyncio.eager_task_factory, 3.12 */
-    ag_link_remove(&task->timer.node.link);
     if (!lua_checkstack(L, 20) || loop->eager >= EAGER_MAX) {
+      ag_link_remove(&task->timer.node.link);
       ag_loop_ready(loop, &task->timer.node);
     } else {
-      loop->eager++;
-      ag_task_step(loop, L, &task->timer.node);
-      loop->eager--;
+      step_at_once(L, loop, task);
       task->eager = task->future.status != AG_PENDING;
     }
   }
