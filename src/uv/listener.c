@@ -80,12 +80,16 @@ static listener *check_open(lua_State *L, const char *operation) {
   return s;
 }
 
-/* Takes the listening descriptor [fd] into the box at the top, which stays; closes it when that fails. */
-static listener *own_socket(lua_State *L, uv_loop_t *loop, int fd, const char *name) {
+/* Takes the listening descriptor [fd], and [file] or NULL, into the box at the top, which stays; gives both back when
+** that fails. */
+static listener *own_socket(lua_State *L, uv_loop_t *loop, int fd, const char *name, ag_socket_file *file) {
   listener **box = lua_touserdata(L, -1);
   listener *s = calloc(1, sizeof *s);
   int status = s == NULL ? UV_ENOMEM : uv_poll_init(loop, &s->poll, fd);
   if (status != 0) {
+    if (file != NULL)
+      ag_unlink_socket(file);
+    free(file);
     close(fd);
     free(s);
     if (status == UV_ENOMEM)
@@ -96,6 +100,7 @@ static listener *own_socket(lua_State *L, uv_loop_t *loop, int fd, const char *n
   s->poll.data = s;
   s->fd = fd;
   s->owned = true;
+  s->file = file;
   s->name = strdup(name);
   *box = s;
   return s;
@@ -127,7 +132,7 @@ static int listen_tcp(lua_State *L) {
   socklen_t size = sizeof address;
   if (getsockname(fd, (struct sockaddr *)&address, &size) == 0) /* which port 0 became */
     ag_address_text((struct sockaddr *)&address, name, sizeof name);
-  listener *s = own_socket(L, loop, fd, name);
+  listener *s = own_socket(L, loop, fd, name, NULL);
   s->nodelay = nodelay;
   s->keepalive = keepalive;
   return 1;
@@ -149,7 +154,7 @@ static int listen_unix(lua_State *L) {
     free(file);
     return ag_uv_error(L, fd, "listen", path);
   }
-  own_socket(L, loop, fd, path)->file = file;
+  own_socket(L, loop, fd, path, file);
   return 1;
 }
 
