@@ -109,8 +109,8 @@ static void push_waits(lua_State *L, ag_loop *loop) {
 
 /* Protected: 1 loop, 2 the main future. Runs it. Returns its results. */
 static int main_phase(lua_State *L) {
-  ag_state *S = ag_self(L);
   ag_loop *loop = lua_touserdata(L, 1);
+  ag_state *S = loop->S;
   ag_run_until_done(L, loop, 2);
   ag_future *future = lua_touserdata(L, 2);
   if (loop->interrupted && future->status == AG_CANCELLED) {
@@ -135,10 +135,10 @@ static int main_phase(lua_State *L) {
   return lua_error(L);
 }
 
-/* Calls [phase] under protection with the loop at 1 and what lies above [base]; the results replace it. */
-static int protected_phase(lua_State *L, ag_state *S, lua_CFunction phase, int base) {
-  lua_pushlightuserdata(L, S);
-  lua_pushcclosure(L, phase, 1);
+/* Calls [phase] under protection with what lies above [base], the loop first; the results replace it. Raises nothing,
+** for a loop that was entered must be left. */
+static int protected_phase(lua_State *L, lua_CFunction phase, int base) {
+  lua_pushcfunction(L, phase);
   lua_insert(L, base + 1);
   return lua_pcall(L, lua_gettop(L) - base - 1, LUA_MULTRET, 0);
 }
@@ -158,25 +158,40 @@ static bool catch_interrupts(ag_loop *loop, struct sigaction *before) {
   return sigaction(SIGINT, &ours, NULL) == 0;
 }
 
+/* Protected: 1 loop, 2 context or nil, 3 main, its arguments. Makes it the loop's main task, and returns that. */
+static int prepare_phase(lua_State *L) {
+  ag_loop *loop = lua_touserdata(L, 1);
+  ag_state *S = loop->S;
+  if (lua_type(L, 3) == LUA_TFUNCTION) {
+    ag_task_spawn(L, loop, lua_gettop(L) - 3);
+  } else {
+    lua_settop(L, 3);
+    ag_ensure_future(L, loop, 3, 1);
+  }
+  if (!lua_isnil(L, 2)) {
+    lua_pushvalue(L, 2);
+    ag_context_give(L, S, 3);
+  }
+  if (loop->closed) /* by a finalizer */
+    ag_loop_closed(L, S);
+  lua_pushvalue(L, 3);
+  loop->main = ag_keep(L, S);
+  return 1;
+}
+
 /* The loop is at [loop_index]; main and its arguments are what lies above [base], checked before. Leaves results or
 ** the error. [context]: index of the context to run main in, or 0. */
 static int run_main(lua_State *L, ag_state *S, int loop_index, int base, int context) {
   ag_loop *loop = lua_touserdata(L, loop_index);
-  int nargs = lua_gettop(L) - base - 1;
-  if (lua_type(L, base + 1) == LUA_TFUNCTION) {
-    ag_task_spawn(L, loop, nargs);
-  } else {
-    lua_settop(L, base + 1);
-    ag_ensure_future(L, loop, base + 1, 1);
-  }
-  if (context != 0) {
+  lua_pushvalue(L, loop_index);
+  if (context != 0)
     lua_pushvalue(L, context);
-    ag_context_give(L, S, base + 1);
-  }
-  if (loop->closed) /* by a finalizer */
-    ag_loop_closed(L, S);
-  lua_pushvalue(L, base + 1);
-  loop->main = ag_keep(L, S);
+  else
+    lua_pushnil(L);
+  lua_rotate(L, base + 1, 2);
+  int status = protected_phase(L, prepare_phase, base);
+  if (status != LUA_OK)
+    return status;
   loop->interrupts = 0;
   loop->interrupted = loop->stopping = false;
   ag_loop_enter(loop);
@@ -184,7 +199,7 @@ static int run_main(lua_State *L, ag_state *S, int loop_index, int base, int con
   bool caught = catch_interrupts(loop, &before);
   lua_pushvalue(L, loop_index);
   lua_insert(L, base + 1);
-  int status = protected_phase(L, S, main_phase, base);
+  status = protected_phase(L, main_phase, base);
   if (caught) {
     sigaction(SIGINT, &before, NULL);
     interrupted_loop = NULL;
@@ -285,7 +300,7 @@ static int loop_run_forever(lua_State *L) {
   lua_settop(L, 1);
   lua_pushvalue(L, 1);
   ag_loop_enter(loop);
-  int status = protected_phase(L, S, forever_phase, 1);
+  int status = protected_phase(L, forever_phase, 1);
   loop->stopping = false;
   ag_loop_leave(loop);
   return status == LUA_OK ? 0 : lua_error(L);
