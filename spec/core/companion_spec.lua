@@ -50,6 +50,26 @@ describe("a companion", function()
     assert.equal("Exception while a.companion was joined to the loop\tno\nend\n", output)
   end)
 
+  it("for which there was no memory is joined later, and the loop does not wait for ever meanwhile", function()
+    local output = support.script [[
+      local tried = 0
+      agather.run(function()
+        local future = agather.future()
+        agather.companion("a.companion", function()
+          tried = tried + 1
+          if tried == 1 then error("not enough memory", 0) end
+          future:set_result("joined")
+        end)
+        package.loaded["a.companion"] = true
+        agather.get_running_loop():set_exception_handler(function(context) print(context.message) end)
+        local waker = agather.get_running_loop():call_later(10, function() error("too late") end)
+        print(future:await(), tried)
+        waker:cancel()
+      end)
+    ]]
+    assert.equal("joined\t2\n", output)
+  end)
+
   it("that is named again has its new function alone", function()
     local output = support.script [[
       agather.companion("a.companion", function() print("old") end)

@@ -1,6 +1,8 @@
 /* Companions: looked for in package.loaded, which costs a blocking wait next to nothing. */
 #include "core/companion.h"
 
+#include <string.h>
+
 #include "core/error.h"
 #include "core/report.h"
 
@@ -8,12 +10,20 @@ enum { COMPANIONS_MAX = 8 }; /* bits of loop->met */
 /* Places in the table of companions: package.loaded, then a name and a function for each. */
 enum { LOADED = 1, NAME = 2, JOIN = 3 };
 
-/* Calls the function [join] of the companion on top. [-1, +0, m] */
-static void meet(lua_State *L, ag_loop *loop, const char *name) {
+/* Whether the error on top is a lack of memory, Lua's or that of C code. */
+static bool lacks_memory(lua_State *L, int status) {
+  return status == LUA_ERRMEM ||
+         (lua_type(L, -1) == LUA_TSTRING && strstr(lua_tostring(L, -1), "not enough memory") != NULL);
+}
+
+/* Calls the function [join] of the companion on top. False: there was no memory for it. [-1, +0, m] */
+static bool meet(lua_State *L, ag_loop *loop, const char *name) {
   ag_task *outer = loop->task;
   loop->task = NULL;
   int status = lua_pcall(L, 0, 0, 0);
   loop->task = outer;
+  if (status != LUA_OK && lacks_memory(L, status))
+    return false;
   if (status != LUA_OK) {
     const char *message = lua_pushfstring(L, "Exception while %s was joined to the loop", name);
     lua_insert(L, -2);
@@ -21,12 +31,14 @@ static void meet(lua_State *L, ag_loop *loop, const char *name) {
     ag_report(L, loop, message, 0);
     lua_pop(L, 1);
   }
+  return true;
 }
 
-void ag_companions_meet(lua_State *L, ag_loop *loop) {
+bool ag_companions_meet(lua_State *L, ag_loop *loop) {
   ag_state *S = loop->S;
+  bool all = true;
   if (S->companion_count == 0 || loop->met == (1u << S->companion_count) - 1)
-    return;
+    return all;
   int top = lua_gettop(L);
   luaL_checkstack(L, 10, NULL);
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->companions);
@@ -39,11 +51,15 @@ void ag_companions_meet(lua_State *L, ag_loop *loop) {
       loop->met |= (uint8_t)(1u << i);
       lua_rawgeti(L, top + 1, NAME + 2 * i);
       lua_rawgeti(L, top + 1, JOIN + 2 * i);
-      meet(L, loop, lua_tostring(L, -2));
+      if (!meet(L, loop, lua_tostring(L, -2))) {
+        loop->met &= (uint8_t) ~(1u << i);
+        all = false;
+      }
     }
     lua_settop(L, top + 2);
   }
   lua_settop(L, top);
+  return all;
 }
 
 /* companion(name, join): join() is called once for each loop, before it first blocks with the module [name] loaded. A

@@ -5,8 +5,9 @@
 
 #include "core/loop.h"
 
-/* Joins what was loaded since the last call. Runs Lua code. [-0, +0, m] */
-void ag_companions_meet(lua_State *L, ag_loop *loop);
+/* Joins what was loaded since the last call; false where memory lacked, and it should be called again. Runs Lua code.
+** [-0, +0, m] */
+bool ag_companions_meet(lua_State *L, ag_loop *loop);
 void ag_companion_open_module(lua_State *L, ag_state *S);
 
 #endif

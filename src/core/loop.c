@@ -134,8 +134,12 @@ static int run_ready(lua_State *L) {
 
 /* Blocks until something may be ready. False: nothing can ever come. */
 static bool wait_for_work(lua_State *L, ag_loop *loop) {
-  ag_companions_meet(L, loop);
+  bool met = ag_companions_meet(L, loop);
   ag_poller *poller = loop->poller;
+  if (!met) /* for lack of memory: once more, soon */
+    poller->wait(poller, 0.01);
+  if (!met || !ag_list_empty(&loop->ready)) /* joining may do anything */
+    return true;
   if (ag_remote_has_mail(loop->remote)) /* a look may have taken the wake-up already */
     return true;
   if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when)) { /* a deadline that never comes is none */
