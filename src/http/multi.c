@@ -108,11 +108,40 @@ static void drain(http_multi *m) {
     http_multi_trim(m);
 }
 
+static CURLM *new_curl(http_multi *m);
+
+/* curl lacked memory, and does not say what it has lost: a socket that it cannot watch, or all of them for good. Who
+** runs gets the error, and curl is made anew for those who are queued. */
+static void begin_anew(http_multi *m) {
+  http_job *job;
+  while ((job = TAILQ_FIRST(&m->running)) != NULL) {
+    curl_multi_remove_handle(m->curl, job->easy);
+    unlist(job);
+    job->ended(job, CURLE_OUT_OF_MEMORY, HTTP_CURL);
+  }
+  while ((job = TAILQ_FIRST(&m->dropped)) != NULL) {
+    curl_multi_remove_handle(m->curl, job->easy);
+    unlist(job);
+    job->gone(job);
+  }
+  curl_multi_cleanup(m->curl);
+  uv_timer_stop(&m->timer);
+  m->added = 0;
+  m->trim = false;
+  m->curl = m->jobs > 0 ? new_curl(m) : NULL;
+  while (m->curl == NULL && (job = TAILQ_FIRST(&m->queued)) != NULL) {
+    unlist(job);
+    job->ended(job, CURLE_OUT_OF_MEMORY, HTTP_CURL);
+  }
+}
+
 static void call_curl(http_multi *m, curl_socket_t fd, int flags) {
   int running;
   m->added = 0;
-  curl_multi_socket_action(m->curl, fd, flags, &running);
+  CURLMcode code = curl_multi_socket_action(m->curl, fd, flags, &running);
   drain(m);
+  if (code != CURLM_OK && m->curl != NULL)
+    begin_anew(m);
 }
 
 static void on_worker(uv_idle_t *worker);
@@ -124,7 +153,8 @@ static http_multi *multi_of(http_sockets *sockets) {
 }
 
 static void socket_ready(http_sockets *sockets, curl_socket_t fd, int flags) {
-  call_curl(multi_of(sockets), fd, flags);
+  if (multi_of(sockets)->curl != NULL)
+    call_curl(multi_of(sockets), fd, flags);
 }
 
 static void sockets_late(http_sockets *sockets) { uv_idle_start(&multi_of(sockets)->worker, on_worker); }
