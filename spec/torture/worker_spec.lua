@@ -1,0 +1,6 @@
+-- Memory that fails, everywhere, while workers get and give data: see worker.lua and torture.c.
+local torture = require "spec.support.torture"
+
+describe("workers whose memory fails", function()
+  for _, case in ipairs(torture.cases("worker", { memory = 40, malloc = 20, once = 20, libraries = 10 })) do it(case.name, case.run) end
+end)
