@@ -1,5 +1,6 @@
 -- What goes out: methods, headers, parameters and bodies, seen by a server that looks at each byte.
 local agather = require "agather"
+local net = require "spec.support.net"
 local servers = require "spec.support.servers"
 local support = require "spec.support"
 
@@ -176,11 +177,15 @@ describe("a request", function()
   end)
 
   it("closes the files of multipart, also when it fails or is cancelled", function()
-    local path = os.tmpname()
-    servers.with(function(_, stream) agather.sleep(60) return servers.respond(stream, "200 OK") end, function(base)
+    local path, arrived = os.tmpname(), false
+    servers.with(function(_, stream)
+      arrived = true
+      agather.sleep(60)
+      return servers.respond(stream, "200 OK")
+    end, function(base)
       local options = { multipart = { f = { path = path } } }
       local task = agather.spawn(http.post, base, options)
-      agather.sleep(0.01)
+      net.eventually(function() return arrived end, "the request has come")
       local before = servers.descriptors()
       for _ = 1, 5 do
         support.raises("", http.post, "http://127.0.0.1:1/", options)

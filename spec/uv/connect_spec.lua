@@ -120,6 +120,25 @@ describe("connecting", function()
     end)
   end)
 
+  it("closes a connection also when its task is cancelled as it has been woken", function()
+    agather.run(function()
+      local listener <close> = agather.net.listen("127.0.0.1", 0)
+      local _, port = listener:local_address()
+      for turns = 1, 4 do
+        local connecting = agather.spawn(agather.net.connect, "127.0.0.1", port)
+        support.turns(turns)
+        local start = os.clock()
+        repeat until os.clock() - start > 0.001 -- the loop looks at the system before the next turn
+        agather.sleep(0)
+        connecting:cancel()
+        local ok, stream = pcall(connecting.await, connecting)
+        if ok then stream:close() end
+        local peer <close> = listener:accept()
+        assert.is_nil(agather.wait_for(function() return peer:read() end, 5))
+      end
+    end)
+  end)
+
   it("gives up after its timeout and says what took so long", function()
     agather.run(function()
       with_silent_port(function(port)

@@ -275,6 +275,19 @@ describe("file", function()
     assert.is_true(table.concat(got) == text)
   end))
 
+  it("is written where it stands, though a cancelled read is still under way", with_path(function(path)
+    for _ = 1, 30 do
+      fs.write_file(path, "0123456789")
+      local file <close> = fs.open(path, "r+")
+      local task = agather.spawn(file.read, file, 1)
+      support.turns(1)
+      task:cancel()
+      file:write("XY"):flush()
+      assert.equal("23456789", file:read("a"))
+      assert.equal("XY23456789", slurp(path))
+    end
+  end))
+
   it("wakes a reader when it is closed, and closes after the work that is under way", with_path(function(path)
     spill(path, ("x"):rep(3000000))
     local file = fs.open(path)

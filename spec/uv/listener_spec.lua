@@ -47,6 +47,11 @@ describe("a listener", function()
       else
         assert.same({ stream:local_address() }, { accepting:result():peer_address() })
       end
+      accepting = agather.spawn(listener.accept, listener)
+      agather.sleep(0.002)
+      local later <close> = agather.net.connect("127.0.0.1", port)
+      local peer <close> = agather.wait_for(accepting, 5)
+      assert.same({ later:local_address() }, { peer:peer_address() })
     end)
   end)
 
