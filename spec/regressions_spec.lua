@@ -1,5 +1,6 @@
 -- What broke in runtimes before this one, as their issue trackers tell: a case each.
 local agather = require "agather"
+local servers = require "spec.support.servers"
 local support = require "spec.support"
 
 local virtual = support.virtual
@@ -129,6 +130,26 @@ describe("a loop", function()
     end)
   end)
 
+  it("is closed with tasks and callbacks that became ready behind one that failed (cqueues 130)", function()
+    local loop, messages = agather.new_event_loop(), {}
+    loop:set_exception_handler(function(context) messages[#messages + 1] = context.message end)
+    loop:create_task(function()
+      loop:stop()
+      error("first", 0)
+    end)
+    loop:create_task(function()
+      for _ = 1, 3 do
+        agather.spawn(error, "not reached")
+        loop:call_soon(error, "not reached")
+      end
+    end)
+    loop:run_forever()
+    loop:close()
+    collectgarbage()
+    local pending = "Task was destroyed but it is pending!"
+    assert.same({ "Task exception was never retrieved", pending, pending, pending }, messages)
+  end)
+
   it("cannot be closed from inside itself (cqueues 175)", function()
     virtual(function()
       local loop = agather.get_running_loop()
@@ -181,6 +202,45 @@ describe("a loop", function()
     listener:close()
     assert.is_true(task:cancelled())
     assert.is_false(task:cancel())
+  end)
+end)
+
+describe("a response over HTTP", function()
+  it("with stray line ends after its body costs no processor time, and the next is right (lua-http 204, 233)", function()
+    servers.with(function(request, stream)
+      servers.respond(stream, "200 OK", nil, request.target)
+      stream:write("\r\n\r\n")
+      return true
+    end, function(base)
+      local client <close> = agather.http.Client()
+      assert.equal("/first", client:get(base .. "/first"):text())
+      local used = os.clock()
+      agather.sleep(0.2)
+      assert.is_true(servers.slow or os.clock() - used < 0.1)
+      assert.equal("/second", client:get(base .. "/second"):text())
+    end)
+  end)
+
+  it("with a length that is none is an error, or curl makes something of it, and no more (lua-eco f4808d88)", function()
+    local lengths = { "-1", "abc", "", "0x10", "1e3", "5, 6", "99999999999999999999", "18446744073709551615", "5 5", "nan" }
+    servers.with(function(request, stream)
+      stream:write(("HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\nbytes"):format(lengths[tonumber(request.target:sub(2))]))
+    end, function(base)
+      local path = os.tmpname()
+      for place, length in ipairs(lengths) do
+        local function check(ok, value)
+          local fine = ok and value == ("bytes"):sub(1, #value) or not ok and agather.is_error(value, agather.http.Error)
+          assert.is_true(fine, length .. ": " .. tostring(value))
+        end
+        local url = ("%s/%d"):format(base, place)
+        check(pcall(function() return agather.http.get(url):text() end))
+        check(pcall(function()
+          agather.http.download(url, path)
+          return agather.fs.read_file(path)
+        end))
+      end
+      os.remove(path)
+    end)
   end)
 end)
 
