@@ -1,6 +1,7 @@
 local agather = require "agather"
 local net = require "spec.support.net"
 local stream = require "agather.stream"
+local support = require "spec.support"
 local uv = require "agather.uv"
 
 local function names_of(methods)
@@ -33,6 +34,14 @@ describe("agather.net", function()
   it("gives streams in C and over transports the same methods", function()
     local wrapped = stream.wrap({})
     assert.same(names_of(uv.stream_methods), names_of(getmetatable(wrapped).__index))
+  end)
+
+  it("loads nothing that needs a library before it is used", function()
+    local output = support.script [[
+      agather.run(agather.sleep, 0)
+      for _, name in ipairs { "uv", "ssl", "curl", "jansson" } do print(package.loaded["agather." .. name]) end
+    ]]
+    assert.equal(("nil\n"):rep(4), output)
   end)
 
   it("takes nothing of the system before it is used", function()
