@@ -197,4 +197,14 @@ describe("what stands for a coro", function()
       raises("awaitable expected, got ContextVar", agather.create_task, agather.ContextVar("x"))
     end)
   end)
+
+  it("has a string of its own, and of nothing else", function()
+    local coro = agather.async(function() end)()
+    local to_string = getmetatable(coro).__tostring
+    assert.truthy(to_string(coro):find("^<Coroutine "))
+    for _, other in ipairs { "text", 1, {}, io.stdout } do
+      assert.has_error(function() to_string(other) end)
+    end
+    coro:close()
+  end)
 end)

@@ -274,6 +274,9 @@ static int coro_gc(lua_State *L) {
 }
 
 static int coro_tostring(lua_State *L) {
+  bool used;
+  if (ag_coro_to(L, ag_self(L), 1, &used) == NULL)
+    return luaL_typeerror(L, 1, "Coroutine");
   lua_getiuservalue(L, 1, 1);
   ag_push_site(L, ag_self(L), -1);
   lua_pushfstring(L, "<Coroutine %s>", lua_tostring(L, -1));
