@@ -78,6 +78,16 @@ function check.options(options, known, position, name)
   return options
 end
 
+-- A table of options that are numbers of bytes, from [least] to [most].
+function check.sizes(sizes, known, least, most, name)
+  if type(sizes) ~= "table" then fail(1, name, "table expected, got " .. type_name(sizes)) end
+  for option, size in pairs(check.options(sizes, known, 1, name)) do
+    if math.type(size) ~= "integer" or size < least or size > most then
+      fail(1, name, ("option '%s' must be a number of bytes, got %s"):format(option, tostring(size)))
+    end
+  end
+end
+
 -- A list; returns its length, which may stand in .n.
 function check.list(list, position, name)
   if type(list) ~= "table" then fail(position, name, "list expected, got " .. type_name(list)) end

@@ -14,6 +14,7 @@ local uv = require "agather.uv"
 local stream = {}
 
 local CHUNK = 65536
+local read_limits, write_limits = { line = true, all = true }, { high = true, low = true }
 
 ---@class agather.Stream
 ---@field transport table what it stands on
@@ -117,7 +118,10 @@ end
 
 --- line: most bytes of a line or up to a separator (64 KiB); all: most that "a" and read_exactly gather (no limit).
 ---@param limits { line?: integer, all?: integer }
-function methods:set_limits(limits) self.buffer:set_limits(limits) end
+function methods:set_limits(limits)
+  check.sizes(limits, read_limits, 1, math.maxinteger, "set_limits")
+  self.buffer:set_limits(limits)
+end
 
 -- ---- writing ----
 
@@ -162,6 +166,9 @@ end
 --- Marks of the bytes that are on their way: over high, write waits until there are no more than low.
 ---@param limits { high?: integer, low?: integer }
 function methods:set_write_buffer_limits(limits)
+  check.sizes(limits, write_limits, 0, 0x7fffffff, "set_write_buffer_limits")
+  local low, high = limits.low, limits.high
+  if low and high and low > high then check.fail(1, "set_write_buffer_limits", "low must not be more than high") end
   local set, transport = optional(self, "set_write_buffer_limits")
   if set then set(transport, limits) end
 end

@@ -178,6 +178,16 @@ describe("a wrapped transport", function()
       support.raises("separator must not be empty", wrapped.read_until, wrapped, "")
       support.raises("bad argument #2 to 'write' (string expected, got table)", wrapped.write, wrapped, "x", {})
       support.raises("transport expected, got nil", stream.wrap)
+      local here = debug.getinfo(1, "S").short_src
+      for _, name in ipairs { "set_limits", "set_write_buffer_limits" } do
+        for what, limits in pairs { ["table expected, got boolean"] = true, ["unknown option 'x'"] = { x = 1 },
+          ["must be a number of bytes, got -1"] = { [name == "set_limits" and "line" or "low"] = -1 } } do
+          local text = support.raises(("bad argument #1 to '%s' ("):format(name), function() wrapped[name](wrapped, limits) end)
+          assert.truthy(text:find(what, 1, true), text)
+          assert.equal(1, text:find(here, 1, true), text)
+        end
+      end
+      support.raises("low must not be more than high", wrapped.set_write_buffer_limits, wrapped, { low = 2, high = 1 })
     end)
   end)
 end)
