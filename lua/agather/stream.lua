@@ -248,6 +248,13 @@ end
 
 -- ---- what is the same for all ----
 
+local function has_write(value) return type(value.write) == "function" end
+
+local function is_written(value)
+  local ok, has = pcall(has_write, value)
+  return ok and has
+end
+
 --- Copies what comes to another stream until the end or [limit] bytes, as fast as that one takes it, and then shuts
 --- that one down, unless shutdown=false or it is no stream that can be.
 ---@async
@@ -256,7 +263,7 @@ end
 ---@param options? { limit?: integer, shutdown?: boolean }
 ---@return integer bytes copied
 local function pipe(self, other, options)
-  if type(other) ~= "table" and type(other) ~= "userdata" then
+  if type(other) ~= "table" and type(other) ~= "userdata" or not is_written(other) then
     check.fail(1, "pipe", "stream expected, got " .. check.type_name(other))
   end
   options = check.options(options, { limit = true, shutdown = true }, 2, "pipe")

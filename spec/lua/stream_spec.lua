@@ -178,6 +178,9 @@ describe("a wrapped transport", function()
       support.raises("separator must not be empty", wrapped.read_until, wrapped, "")
       support.raises("bad argument #2 to 'write' (string expected, got table)", wrapped.write, wrapped, "x", {})
       support.raises("transport expected, got nil", stream.wrap)
+      for kind, other in pairs { table = {}, string = "x", ["json.null"] = agather.json.null, Lock = agather.Lock() } do
+        support.raises("bad argument #1 to 'pipe' (stream expected, got " .. kind, wrapped.pipe, wrapped, other)
+      end
       local here = debug.getinfo(1, "S").short_src
       for _, name in ipairs { "set_limits", "set_write_buffer_limits" } do
         for what, limits in pairs { ["table expected, got boolean"] = true, ["unknown option 'x'"] = { x = 1 },
