@@ -472,3 +472,46 @@ describe("a child of gather that is done already", function()
     end))
   end)
 end)
+
+describe("gather_list of a list with metamethods", function()
+  it("takes what they give", function()
+    support.virtual(function()
+      local list = setmetatable({}, {
+        __len = function() return 3 end,
+        __index = function(_, i) return function() return i * i end end,
+      })
+      assert.same({ 1, 4, 9, n = 3 }, agather.gather_list(list):await())
+    end)
+  end)
+
+  it("names the first that is no awaitable, however long the list says that it is", function()
+    support.virtual(function()
+      local list = setmetatable({}, {
+        __len = function() return math.maxinteger end,
+        __index = function(_, i) return i < 3 and function() end or i end,
+      })
+      support.raises("awaitable expected at place 3 of the list, got number", agather.gather_list, list)
+    end)
+  end)
+
+  it("names an option that is none", function()
+    support.virtual(function()
+      support.raises("unknown option 'boolean' of gather_list", agather.gather_list, {}, { [true] = 1 })
+      support.raises("unknown option 'every' of gather_list", agather.gather_list, {}, { every = 1 })
+    end)
+  end)
+end)
+
+describe("a gather that a child of its own waits for", function()
+  it("is cancelled with that child", function()
+    support.virtual(function()
+      local group
+      local child = agather.spawn(function() return group:await() end)
+      group = agather.gather(child)
+      agather.sleep(0)
+      assert.is_true(group:cancel())
+      support.raises("CancelledError", group.await, group)
+      assert.is_true(child:cancelled())
+    end)
+  end)
+end)

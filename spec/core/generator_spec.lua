@@ -1255,3 +1255,53 @@ describe("A generator in odd hands", function()
     assert.same({ false, "oops" }, { generators.close(generator) })
   end)
 end)
+
+describe("a generator that nobody has started", function()
+  plain_it("is awaited as its function", function()
+    support.virtual(function()
+      local results = agather.gather(create(function() return agather.sleep(1, "slept") end)):await()
+      assert.same({ "slept", n = 1 }, results)
+    end)
+  end)
+end)
+
+-- On stacks of their own, which go with their coroutines.
+describe("values that have no room", function()
+  local many = table.move({}, 1, 900000, 1, {})
+
+  plain_it("are no results of resume", function()
+    local function called(...)
+      local ok, message = resume(create(function() return table.unpack(many, 1, 900000) end))
+      return ok, message, ...
+    end
+    local ok, message = coroutine.wrap(function() return called(table.unpack(many, 1, 150000)) end)()
+    assert.is_false(ok)
+    assert.equal("too many results to resume", message)
+  end)
+
+  plain_it("are no arguments of resume, and the generator goes on", function()
+    local generator = create(function(...)
+      local got = select("#", yield())
+      return got, select("#", ...)
+    end)
+    local function resumed(count) return resume(generator, table.unpack(many, 1, count)) end
+    assert.is_true((coroutine.wrap(resumed)(450000)))
+    local ok, message = coroutine.wrap(resumed)(600000)
+    assert.is_false(ok)
+    assert.equal("too many arguments to resume", message)
+    assert.same({ true, 1, 450000 }, { resume(generator, "one") })
+  end)
+end)
+
+describe("a generator that catches its end, and yields", function()
+  plain_it("is closed by force, with the error of its scopes", function()
+    local generator = create(function()
+      local _ <close> = closing(function() error("of a scope", 0) end)
+      while true do pcall(yield) end
+    end)
+    resume(generator)
+    local ok, message = generators.close(generator)
+    assert.is_false(ok)
+    assert.equal("of a scope", tostring(message))
+  end)
+end)

@@ -380,3 +380,80 @@ describe("eager_start", function()
     end)
   end)
 end)
+
+describe("a task with many arguments", function()
+  it("gets them all, and returns as many", function()
+    virtual(function()
+      local values = {}
+      for i = 1, 200 do values[i] = i end
+      local results = table.pack(agather.spawn(function(...) return ... end, table.unpack(values)):await())
+      values.n = 200
+      assert.same(values, results)
+    end)
+  end)
+end)
+
+describe("the thread of a task that is resumed by hand", function()
+  local by_hand = "the thread of a task was resumed by hand: only the loop may do that"
+
+  -- Runs job(set) as a task; what it gives to set() is resumed by a callback. Returns the task's error, and what
+  -- coroutine.resume said.
+  local function resumed(job)
+    return virtual(function()
+      local loop, thread, answer = agather.get_running_loop(), nil, nil
+      local task = agather.spawn(job, function() thread = coroutine.running() end)
+      loop:call_soon(function() answer = table.pack(coroutine.resume(thread)) end)
+      local ok, message = pcall(task.await, task)
+      assert.is_false(ok)
+      return tostring(message), answer
+    end)
+  end
+
+  it("loses its task where a function that is awaited inline returns to it", function()
+    local message, answer = resumed(function(set)
+      agather.await(agather.async(function()
+        set()
+        coroutine.yield()
+      end)())
+    end)
+    assert.truthy(message:find(by_hand, 1, true))
+    assert.is_false(answer[1])
+    assert.truthy(tostring(answer[2]):find(by_hand, 1, true))
+  end)
+
+  it("loses its task where a function is awaited on a thread above it", function()
+    local function deep(n, last)
+      if n == 0 then return last() end
+      return agather.await(agather.async(deep)(n - 1, last))
+    end
+    local message, answer = resumed(function(set)
+      set()
+      deep(40, function() agather.sleep(1) end)
+    end)
+    assert.truthy(message:find(by_hand, 1, true))
+    assert.is_false(answer[1])
+  end)
+
+  it("loses its task where a generator waits on it", function()
+    local message, answer = resumed(function(set)
+      set()
+      agather.coroutine.wrap(function() agather.sleep(1) end)()
+    end)
+    assert.truthy(message:find(by_hand, 1, true))
+    assert.is_false(answer[1])
+  end)
+end)
+
+describe("a function awaited deeply", function()
+  it("fails with a stack overflow where its results have no room below", function()
+    virtual(function()
+      local many = table.move({}, 1, 900000, 1, {})
+      local function deep(n)
+        if n == 0 then return table.unpack(many, 1, 900000) end
+        return (select("#", agather.await(agather.async(deep)(n - 1))))
+      end
+      local function with_much_on_the_stack(...) return deep(17), ... end
+      raises("stack overflow", with_much_on_the_stack, table.unpack(many, 1, 150000))
+    end)
+  end)
+end)
