@@ -212,7 +212,7 @@ local function try(scenario, call, code, kind, first)
   end
   check_descriptors(scenario, fault, before, call.name == "close" and hits or 0, in_task)
   if kind == "raises" and hits > 0 and raised == 0 then complain(scenario, fault, "no round failed of %d hits", hits) end
-  tried, injected = tried + 1, injected + hits
+  if hits > 0 or not call.rare then tried, injected = tried + 1, injected + hits end
   return hits
 end
 
@@ -231,14 +231,14 @@ local function try_all(scenario, list)
         end
       end
     end
-    if hits == 0 then complain(scenario, call.name, "there is no such call") end
+    if hits == 0 and not call.rare then complain(scenario, call.name, "there is no such call") end
   end
 end
 
 --- Tries the faults of a scenario. scenario.run() is called in a task; it must end, with or without an error. calls is
 --- a list of { name =, raises = codes, hides = codes, either = codes, follow = codes of what comes of them,
 --- paths = files that the calls are for, longest = seconds until a round counts as hanging, fresh = whether each round
---- has a loop of its own }.
+--- has a loop of its own, rare = whether there may be no such call }.
 ---@param scenario { name: string, run: function, follow?: string, threads?: function, calls: table[] }
 function faults.sweep(scenario)
   local lists = { fresh = {}, same = {} }
