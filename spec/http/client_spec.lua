@@ -309,9 +309,11 @@ describe("a redirect", function()
   it("to another host carries no secrets", function()
     agather.run(function()
       local other, other_state = servers.own(fine)
+      local other_port = other
       other = other:gsub("127.0.0.1", "localhost")
       local base, state = servers.own(routes {
         ["/away"] = moved("302 Found", other .. "/there"), ["/near"] = moved("302 Found", "/here"),
+        ["/port"] = moved("302 Found", other_port .. "/there"),
       })
       local client <close> = http.Client { headers = { ["X-Api-Key"] = "k", Host = "virtual.example" } }
       local options = {
@@ -333,6 +335,9 @@ describe("a redirect", function()
       assert.equal("virtual.example", here.host)
       client:get(base .. "/away", { auth = { bearer = "t" } })
       assert.is_nil(other_state.requests[2].headers.authorization)
+      client:get(base .. "/port", options)
+      there = other_state.requests[3].headers
+      assert.is_nil(there.authorization or there.cookie or there["x-api-key"] or there["x-session-token"])
     end)
   end)
 

@@ -89,6 +89,10 @@ describe("a TLS listener", function()
     end
     local waiting = {}
     for i = 1, 5 do waiting[i] = agather.spawn(listener.accept, listener) end
+    local sixth = agather.spawn(listener.accept, listener)
+    support.turns(2)
+    sixth:cancel()
+    raises("CancelledError", sixth.await, sixth)
     local clients = agather.map(function() return connect(port) end, { 1, 2, 3, 4, 5 }):await()
     assert.equal(5, clients.n)
     for i = 1, 5 do
