@@ -141,7 +141,8 @@ function Child:__tostring()
   return ("agather.Child (%s, pid %d%s)"):format(self.command, self.pid, self.handle:running() and "" or ", ended")
 end
 
---- Waits until the child has ended, and reaps it. A child that writes into a pipe nobody reads waits in turn.
+--- Waits until the child has ended, and reaps it. A child that writes into a pipe nobody reads waits in turn. Raises
+--- OSError (ECHILD) where the host program has reaped it before; while this waits, nobody else may.
 ---@async
 ---@return integer? status nil where a signal ended it
 ---@return string? signal such as "SIGKILL"

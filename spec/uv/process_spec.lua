@@ -509,6 +509,41 @@ describe("process.spawn", function()
     assert.equal("0\t3\n", output)
   end)
 
+  it("tells that the host has reaped a child, and sends it no signal", function()
+    local output = support.script([[
+      local process = agather.process
+      assert(package.loadlib(package.searchpath("reaper", package.cpath), "*"))
+      local function gone(id)
+        local file = io.open("/proc/" .. id)
+        return not file or not file:close()
+      end
+      agather.run(function()
+        local _ <close> = agather.timeout(5)
+        local child <close> = process.spawn { "sh", "-c", "exit 3" }
+        while not gone(child.pid) do end -- before the loop hears of it
+        local killed = child:kill()
+        local ok, err = pcall(child.wait, child)
+        print(killed, child:running(), ok, agather.is_error(err, agather.OSError) and err.code or err)
+      end)
+    ]])
+    assert.equal("false\tfalse\tfalse\tECHILD\n", output)
+  end)
+
+  it("ends a child in time where the loop does not hear of its end", function()
+    if os.execute("strace -qq -o /dev/null true >/dev/null 2>&1") ~= true then return pending("strace is missing") end
+    local folder <close> = system.folder()
+    system.spill(folder:at("script.lua"), [[
+      local agather = require "agather"
+      agather.run(function()
+        print(pcall(agather.process.run, { "true", timeout = 0.2, grace = 0.1 }))
+        print(agather.process.run({ "true" }).status)
+      end)
+    ]])
+    local output = system.output("timeout 10 strace -qq -o /dev/null -e inject=wait4:error=ECHILD:when=1 lua5.4 "
+      .. folder:at("script.lua") .. " 2>&1")
+    assert.equal("false\tprocess.run true: not ended after 0.2 s\n0\n", output)
+  end)
+
   it("works where this process has closed its standard input, output and error", function()
     local folder <close> = system.folder()
     local script <close> = assert(io.open(folder:at("script.lua"), "w"))

@@ -31,6 +31,7 @@ typedef struct process {
   bool group;         /* it leads a process group, which signals go to */
   bool ending;        /* what is left of its group when it ends is killed */
   bool ended;
+  bool lost;  /* somebody else has reaped it: how it ended is unknown */
   bool open;  /* libuv has the handle */
   bool owned; /* a userdata refers to it */
 } process;
@@ -85,12 +86,31 @@ static int send_signal(const process *p, int number) {
   return kill(p->group ? -p->handle.pid : p->handle.pid, number) == 0 ? 0 : -errno;
 }
 
-/* libuv has just reaped it, so no other process can have its id yet; and none can while the group has members. */
-static void on_exit_status(uv_process_t *handle, int64_t status, int signal_number) {
-  process *p = handle->data;
+/* It has just been reaped, so no other process can have its id yet; and none can while the group has members. */
+static void reaped(process *p, int status, int signal_number) {
   if (p->group && p->ending)
     send_signal(p, SIGKILL);
-  finish(p, (int)status, signal_number);
+  finish(p, status, signal_number);
+}
+
+static void on_exit_status(uv_process_t *handle, int64_t status, int signal_number) {
+  reaped(handle->data, (int)status, signal_number);
+}
+
+static int exit_status(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 0; }
+static int exit_signal(int status) { return WIFSIGNALED(status) ? WTERMSIG(status) : 0; }
+
+/* Sees for itself whether the child has ended. libuv does not hear of it where the host has taken SIGCHLD away, and
+** forgets a child that the host has reaped: its id may be another process's by now. */
+static void look_after(process *p) {
+  int status = 0;
+  pid_t id = p->ended ? 0 : waitpid(p->handle.pid, &status, WNOHANG);
+  if (id > 0) {
+    reaped(p, exit_status(status), exit_signal(status));
+  } else if (id < 0 && errno == ECHILD) {
+    p->lost = true;
+    finish(p, 0, 0);
+  }
 }
 
 void ag_process_shut(uv_handle_t *handle) {
@@ -99,7 +119,7 @@ void ag_process_shut(uv_handle_t *handle) {
   int unkillable = send_signal(p, SIGKILL) == -EPERM ? WNOHANG : 0; /* it runs as another user: not to be waited for */
   while (waitpid(p->handle.pid, &status, unkillable) < 0 && errno == EINTR) {
   }
-  finish(p, WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+  finish(p, exit_status(status), exit_signal(status));
 }
 
 static process *check_process(lua_State *L) {
@@ -360,7 +380,9 @@ static int process_pid(lua_State *L) {
 }
 
 static int process_running(lua_State *L) {
-  lua_pushboolean(L, !check_process(L)->ended);
+  process *p = check_process(L);
+  look_after(p);
+  lua_pushboolean(L, !p->ended);
   return 1;
 }
 
@@ -370,6 +392,8 @@ static void cancel_wait(ag_wait *wait) { take_off((waiter *)wait); }
 static int waited(lua_State *L, int unused, lua_KContext context) {
   (void)unused, (void)context;
   process *p = check_process(L);
+  if (p->lost)
+    return ag_uv_error(L, -ECHILD, "process.wait", lua_pushfstring(L, "%d", p->handle.pid));
   if (p->signal != 0) {
     lua_pushnil(L);
     ag_signal_push_name(L, p->signal);
@@ -402,6 +426,7 @@ static int process_wait(lua_State *L) {
 static int process_kill(lua_State *L) {
   process *p = check_process(L);
   int number = ag_signal_check(L, 2);
+  look_after(p);
   if (p->ended) {
     lua_pushboolean(L, false);
     return 1;
