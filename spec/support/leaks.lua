@@ -18,9 +18,16 @@ local function threads()
   end
 end
 
-local function now()
-  return { descriptors = system.descriptors(), children = system.children(), threads = threads() }
+-- The children that this thread has made: their states by their ids. Where the kernel does not list them: all children.
+local function children()
+  local file <close> = io.open(("/proc/%d/task/%d/children"):format(system.pid, system.pid))
+  if not file then return system.children() end
+  local found = {}
+  for id in file:read("a"):gmatch("%d+") do found[tonumber(id)] = system.state(id) end
+  return found
 end
+
+local function now() return { descriptors = system.descriptors(), children = children(), threads = threads() } end
 
 -- The pipe that has two ends more than before.
 local function new_pipe(before, after)
@@ -33,8 +40,11 @@ local function new_pipe(before, after)
   end
 end
 
+local before -- what was there before the file that runs
+local single -- threads before the first file
+
 -- What is there that was not, one a line.
-local function left(before, after)
+local function left(after)
   local found = {}
   for number, target in pairs(after.descriptors) do
     if before.descriptors[number] ~= target and target ~= signal_pipe then
@@ -44,29 +54,28 @@ local function left(before, after)
   for id, child in pairs(after.children) do
     if not before.children[id] then found[#found + 1] = ("child %d: %s"):format(id, child) end
   end
-  if after.threads > math.max(before.threads, before.single + POOL) then
+  if after.threads > math.max(before.threads, single + POOL) then
     found[#found + 1] = ("%d threads, there were %d"):format(after.threads, before.threads)
   end
   table.sort(found)
   return found
 end
 
-local before
-
 busted.subscribe({ "file", "start" }, function()
-  local single = before and before.single or threads()
-  before = now()
-  before.single = single
+  single = single or threads()
+  before = before or now()
 end)
 
 busted.subscribe({ "file", "end" }, function(file)
   local after = now()
   if not signal_pipe then signal_pipe = new_pipe(before.descriptors, after.descriptors) end
-  local found = left(before, after)
+  local found = left(after)
   local deadline = os.time() + PATIENCE
   while #found > 0 and os.time() < deadline do
     os.execute("sleep 0.02")
-    found = left(before, now())
+    after = now()
+    found = left(after)
   end
+  before = after -- what this file has left is not the next one's
   if #found > 0 then error(("%s leaves\n  %s"):format(file.name, table.concat(found, "\n  ")), 0) end
 end)
