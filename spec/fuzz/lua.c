@@ -1,4 +1,5 @@
-/* A libFuzzer target whose test is a driver in Lua: AGATHER_FUZZ=NAME takes spec/fuzz/NAME.lua.
+/* A libFuzzer target whose test is a driver in Lua: AGATHER_FUZZ=NAME takes spec/fuzz/NAME.lua; it
+** may be a path, too.
 ** The driver returns a function, which is called with each input: driver(bytes, reached). An error that it raises is a
 ** finding: its traceback and the input are printed, and the program aborts. reached(number) tells libFuzzer that this
 ** input came to a place of which the number stands (modulo PLACES): what C code an input runs it sees by itself, what
@@ -104,8 +105,9 @@ static void open_state(void) {
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
   const char *name = getenv("AGATHER_FUZZ");
-  char path[256];
-  snprintf(path, sizeof path, "spec/fuzz/%s.lua", name != NULL ? name : "");
+  char path[PATH_MAX];
+  bool whole = name != NULL && strchr(name, '/') != NULL;
+  snprintf(path, sizeof path, whole ? "%s" : "spec/fuzz/%s.lua", name != NULL ? name : "");
   if (realpath(path, driver) == NULL)
     snprintf(driver, sizeof driver, "%s", path);
   open_state(); /* so that a driver that cannot be loaded is no crashing input */

@@ -75,7 +75,7 @@ static void run_until(lua_State *L, int i, node *n) {
     wrong("run until node %d was done, but it is not", number(n));
   if (status == AG_ERROR && observe(L, n) != AG_PENDING)
     wrong("node %d is done, but: %s", number(n), luaL_tolstring(L, -1, NULL));
-  if (status == AG_OK)
+  if (status == AG_OK && n->known) /* it may have been given away meanwhile */
     ask(L, n);
   P.stopped = false;
   lua_settop(L, 0);
