@@ -65,11 +65,23 @@ local function check_open(self, awaitable)
   if self.aborting then refuse(self, awaitable, "is shutting down") end
 end
 
+local task_options = { name = true, context = true, eager_start = true }
+
+-- What the core would say of the options, with the line of the script.
+local function check_options(options)
+  check.options(options, task_options, 2, "create_task")
+  local context = options.context
+  if context ~= nil and check.type_name(context) ~= "Context" then
+    check.fail(2, "create_task", "option 'context' must be a Context, got " .. check.type_name(context))
+  end
+end
+
 --- Starts a task that the group waits for.
 ---@param awaitable any a coro, function or thread that was not started
 ---@param options? table as of agather.create_task
 function TaskGroup:create_task(awaitable, options)
   check.awaitable(awaitable, 1, "create_task")
+  if options ~= nil then check_options(options) end
   check_open(self, awaitable)
   return add(self, agather.create_task(awaitable, options))
 end

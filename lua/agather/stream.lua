@@ -232,6 +232,7 @@ function stream.wrap(transport, more)
   if type(transport) ~= "table" and type(transport) ~= "userdata" then
     check.fail(1, "wrap", "transport expected, got " .. check.type_name(transport))
   end
+  if more and type(more) ~= "table" then check.fail(2, "wrap", "table expected, got " .. check.type_name(more)) end
   local self = {
     transport = transport,
     buffer = uv.buffer(),

@@ -1348,3 +1348,19 @@ describe("A TaskGroup that is interrupted", function()
     assert.equal("hidden", reports[1].exception.value)
   end)
 end)
+
+describe("The options of a TaskGroup's task", function()
+  it("are those of create_task; others are errors with the line of the script", async(function()
+    local group <close> = agather.TaskGroup()
+    local here = debug.getinfo(1, "S").short_src
+    for text, options in pairs { ["table of options expected, got boolean"] = true, ["unknown option 'nam'"] = { nam = "x" },
+      ["option 'context' must be a Context, got number"] = { context = 1 } } do
+      local raised = raises("bad argument #2 to 'create_task' (" .. text, function()
+        group:create_task(function() end, options)
+      end)
+      assert.equal(1, raised:find(here, 1, true), raised)
+    end
+    local options = { name = "named", context = agather.copy_context(), eager_start = true }
+    assert.equal("named", group:create_task(function() end, options):get_name())
+  end))
+end)

@@ -178,6 +178,7 @@ describe("a wrapped transport", function()
       support.raises("separator must not be empty", wrapped.read_until, wrapped, "")
       support.raises("bad argument #2 to 'write' (string expected, got table)", wrapped.write, wrapped, "x", {})
       support.raises("transport expected, got nil", stream.wrap)
+      support.raises("bad argument #2 to 'wrap' (table expected, got boolean)", stream.wrap, scripted {}, true)
       for kind, other in pairs { table = {}, string = "x", ["json.null"] = agather.json.null, Lock = agather.Lock() } do
         support.raises("bad argument #1 to 'pipe' (stream expected, got " .. kind, wrapped.pipe, wrapped, other)
       end
