@@ -245,7 +245,7 @@ void answer(node *n, int how) {
   ag_status status = AG_OK, expected = n->answered ? AG_SETTLED : n->unwanted ? AG_CLOSED : AG_OK;
   if (how % 4 == 0) {
     n->given_up = n->given_up || wanted;
-    n->answered = true;
+    n->answered = n->answered || wanted;
     ag_op *op = n->op;
     n->op = NULL;
     ag_op_unref(op);
