@@ -320,6 +320,79 @@ describe("a stream", function()
     end)
   end)
 
+  describe("of an upload that is answered before its end", function()
+    local whole = 20 << 20 -- more than the system takes while nobody reads
+
+    -- client(base, go_on): the server reads the request's body when go_on was called; returns how much came.
+    local function answered_early(client)
+      return agather.run(function()
+        local listener <close> = agather.net.listen("127.0.0.1", 0)
+        local _, port = listener:local_address()
+        local answered, got = agather.future(), 0
+        local server = agather.spawn(function()
+          local stream <close> = listener:accept()
+          stream:read_until("\r\n\r\n")
+          stream:write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+          answered:await()
+          agather.pcall(function()
+            while got < whole do got = got + #(stream:read(65536) or error "it ended") end
+          end)
+        end)
+        client("http://127.0.0.1:" .. port, function() answered:set_result() end)
+        server:await()
+        return got
+      end)
+    end
+
+    -- A body in pieces; calls check(pieces left) before each.
+    local function pieces(check)
+      local piece, left = ("x"):rep(1 << 20), whole >> 20
+      return { headers = { ["Content-Length"] = whole }, body = function()
+        left = left - 1
+        if check then check(left) end
+        return left >= 0 and piece or nil
+      end }
+    end
+
+    it("goes on with it for whoever reads it", function()
+      local left
+      assert.equal(whole, answered_early(function(base, go_on)
+        local response <close> = http.stream("PUT", base, pieces(function(count) left = count end))
+        assert.equal(200, response.status)
+        assert.is_true(left > 0)
+        go_on()
+        assert.equal("hello", agather.wait_for(agather.async(response.text)(response), 10))
+      end))
+    end)
+
+    it("raises what its reader raises", function()
+      answered_early(function(base, go_on)
+        local response <close> = http.stream("PUT", base, pieces(function(count)
+          if count == 1 then error("no more", 0) end
+        end))
+        go_on()
+        support.raises("no more", response.text, response)
+      end)
+    end)
+
+    it("closes its files when it is closed", function()
+      local path = os.tmpname()
+      local file = assert(io.open(path, "w"))
+      file:seek("set", whole)
+      file:write("x")
+      file:close()
+      local before = servers.descriptors()
+      answered_early(function(base, go_on)
+        local response <close> = http.stream("POST", base, { multipart = { { name = "a", path = path } } })
+        assert.equal(200, response.status)
+        response:close()
+        go_on()
+      end)
+      assert.equal(before, servers.descriptors())
+      os.remove(path)
+    end)
+  end)
+
   it("may be of an upload that is answered before its end", function()
     with(function(stream, request)
       assert(request.body == nil)

@@ -361,10 +361,15 @@ static int body_came(lua_State *L, int status, lua_KContext context) {
     lua_pushnil(L);
     return 1;
   }
+  if (t->upload_paused) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
   return suspend(L, t, body_came);
 }
 
-/* transfer:read(): what has come of the body, after a wait if that is nothing; nil when it has ended. */
+/* transfer:read(): what has come of the body, after a wait if that is nothing; nil when it has ended; false when curl
+** wants more to upload first. */
 static int transfer_read(lua_State *L) {
   lua_settop(L, 1);
   return body_came(L, LUA_OK, 0);

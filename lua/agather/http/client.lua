@@ -111,7 +111,7 @@ end
 -- The response holds the places until it is closed.
 local function run_stream(client, hop)
   begin(hop)
-  local _ <close> = closer_of(hop)
+  local closer <close> = closer_of(hop)
   local places = places_for(client, hop)
   local kept = false
   local _ <close> = setmetatable({}, { __close = function() if not kept then places:give_back() end end })
@@ -119,6 +119,7 @@ local function run_stream(client, hop)
   local response = request_and_follow(hop, true)
   response._done = places
   kept = true
+  if closer and rawget(response, "_upload") then response._close_body, closer.body = hop.body.close, {} end
   return response
 end
 

@@ -118,24 +118,29 @@ local function fields_of(hop, streaming)
   return fields
 end
 
--- Gives curl the next pieces of the body when it asks for them. Returns what else happened.
-local function feed(hop, transfer, event)
-  local sent, bytes = hop.body, 0
-  while event == "upload" do
-    local piece = sent.read()
-    if piece ~= nil and type(piece) ~= "string" then
-      errors.raise(errors.Error, hop, "the body's reader must return a string or nil, got " .. check.type_name(piece))
-    end
-    if piece == nil or piece ~= "" then
-      bytes = bytes + (piece and #piece or 0)
-      if sent.size and (bytes > sent.size or piece == nil and bytes < sent.size) then
-        errors.raise(errors.Error, hop, ("the body is not %d bytes long, as was said"):format(sent.size))
+-- What gives curl the next pieces of the body when it asks for them: feed(event) goes on until it does not, and returns
+-- what else happened; is_over() tells whether all was given.
+local function feeder(hop, transfer)
+  local sent, bytes, over = hop.body, 0, false
+  local function feed(event)
+    while event == "upload" do
+      local piece = sent.read()
+      if piece ~= nil and type(piece) ~= "string" then
+        errors.raise(errors.Error, hop, "the body's reader must return a string or nil, got " .. check.type_name(piece))
       end
-      transfer:feed(piece)
+      if piece == nil or piece ~= "" then
+        bytes = bytes + (piece and #piece or 0)
+        if sent.size and (bytes > sent.size or piece == nil and bytes < sent.size) then
+          errors.raise(errors.Error, hop, ("the body is not %d bytes long, as was said"):format(sent.size))
+        end
+        over = piece == nil
+        transfer:feed(piece)
+      end
+      event = transfer:wait()
     end
-    event = transfer:wait()
+    return event
   end
-  return event
+  return feed, function() return over end
 end
 
 local function check_failure(hop, transfer)
@@ -164,7 +169,7 @@ end
 function hops.whole(hop, history)
   local transfer <close> = curl.start(fields_of(hop, false))
   local event = transfer:wait()
-  if event == "upload" then feed(hop, transfer, event) end
+  if event == "upload" then feeder(hop, transfer)(event) end
   check_failure(hop, transfer)
   local response = response_of(hop, history, transfer)
   response._body = transfer:body()
@@ -182,12 +187,14 @@ function hops.begun(hop, history)
   local guard <close> = setmetatable({}, guard_metatable)
   local transfer = curl.start(fields_of(hop, true))
   guard.transfer = transfer
-  local event = transfer:wait()
-  if event == "upload" then event = feed(hop, transfer, event) end
+  local feed, is_over = feeder(hop, transfer)
+  local event = feed(transfer:wait())
   local head = transfer:head()
   if event == "ended" and not head then check_failure(hop, transfer) end -- a later failure is found by who reads
   local fields = response_fields(hop, history)
   fields._transfer, fields._limits = transfer, hop.limits
+  -- An answer that came before all was sent: who reads it sends the rest.
+  if hop.body and not hop.body.text and event == "head" and not is_over() then fields._upload = feed end
   local response = Response.new(fields, head)
   if not response then errors.raise(errors.ProtocolError, hop, incomplete) end
   guard.transfer = nil

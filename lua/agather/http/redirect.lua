@@ -72,6 +72,7 @@ local DRAIN_LIMIT = 65536
 -- Reads the rest of a stream that is not wanted if that is short, so that its connection can be used again.
 local function drain(response)
   local _ <close> = response
+  if rawget(response, "_upload") then return end
   local bytes = 0
   for piece in response:chunks() do
     bytes = bytes + #piece

@@ -16,8 +16,9 @@ local methods = {}
 
 local metatable = { __name = "agather.http.Response" }
 
--- Fields with an underscore: _head (text), _body (text, when all has come), _transfer (while it comes), _limits, and
--- _done, the client's places that it holds.
+-- Fields with an underscore: _head (text), _body (text, when all has come), _transfer (while it comes), _limits; _upload,
+-- which sends the rest of the request's body, and _close_body, which closes its files; and _done, the client's places that
+-- it holds.
 function metatable.__index(self, name)
   local method = methods[name]
   if method then return method end
@@ -33,10 +34,11 @@ function metatable.__tostring(self)
 end
 
 local function finish(self)
-  local transfer, done = rawget(self, "_transfer"), rawget(self, "_done")
-  self._transfer, self._done = nil, nil
+  local transfer, done, close_body = rawget(self, "_transfer"), rawget(self, "_done"), rawget(self, "_close_body")
+  self._transfer, self._done, self._upload, self._close_body = nil, nil, nil, nil
   if transfer then transfer:close() end
   if done then done:give_back() end
+  if close_body then close_body() end
 end
 
 --- Ends a stream: the connection is given up unless all has been read. Again is harmless.
@@ -64,6 +66,10 @@ local function next_piece(self)
     return nil
   end
   local piece = transfer:read()
+  while piece == false do
+    rawget(self, "_upload")("upload")
+    piece = transfer:read()
+  end
   if piece then return piece end
   local kind, cause, code, number = transfer:failure()
   self._closed = kind and true or nil
