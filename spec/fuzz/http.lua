@@ -5,6 +5,7 @@
 local agather = require "agather"
 local answers = require "spec.support.http_answers"
 local choices = require "spec.support.bytes"
+local curl = require "agather.curl"
 
 local http = agather.http
 
@@ -19,16 +20,30 @@ local function turns(count)
   for _ = 1, count do agather.sleep(0) end
 end
 
--- A request: method, target, headers (lowercase name -> value), body.
-local function read_request(stream)
+local function read_chunks(stream)
+  local parts = {}
+  while true do
+    local size = tonumber(stream:read_until("\r\n"):match("^%x+"), 16)
+    parts[#parts + 1] = stream:read_exactly(size)
+    assert(stream:read_until("\r\n") == "\r\n", "a chunk without its end")
+    if size == 0 then return table.concat(parts) end
+  end
+end
+
+local function read_body(stream, headers)
+  if headers["transfer-encoding"] == "chunked" then return read_chunks(stream) end
+  local length = math.tointeger(tonumber(headers["content-length"]))
+  return length and stream:read_exactly(length) or ""
+end
+
+-- A request: method, target, headers (lowercase name -> value).
+local function read_head(stream)
   local ok, head = agather.pcall(stream.read_until, stream, "\r\n\r\n")
   if not ok then return nil end
   local request = { headers = {} }
   request.method, request.target = head:match("^(%S+) (%S+) HTTP/1.1\r\n")
   assert(request.method, "no good request: " .. head)
   for name, value in head:gmatch("\r\n([^:\r\n]+): *([^\r\n]*)") do request.headers[name:lower()] = value end
-  local length = math.tointeger(tonumber(request.headers["content-length"]))
-  request.body = length and stream:read_exactly(length) or ""
   return request
 end
 
@@ -52,12 +67,13 @@ end
 local function serve(stream, plan)
   local _ <close> = stream
   while true do
-    local request = read_request(stream)
+    local request = read_head(stream)
     if not request then return end
-    local answer = plan:answer_to(request)
+    local answer, hasty = plan:answer_to(request)
+    if not hasty then plan:check_body(request, read_body(stream, request.headers)) end
     local ok, stays = agather.pcall(write_answer, stream, answer)
     if not ok and not agather.is_error(stays, agather.OSError) then error(stays, 0) end
-    if not stays or not ok then return end
+    if not stays or not ok or hasty then return end
   end
 end
 
@@ -94,6 +110,25 @@ local function choose_location(bytes, exchange, hop)
   return format, false
 end
 
+-- The body of a request; whether it is read from a function, piece by piece.
+local function choose_body(bytes, options)
+  local body = bytes:take(bytes:upto(30))
+  if bytes:one_in(12) then body = body:rep(bytes:upto(20000)) end
+  if not bytes:one_in(3) then
+    options.body = body
+    return body, false
+  end
+  if bytes:one_in(2) then options.headers["Content-Length"] = #body end
+  local at, size, pause = 1, math.max(1, #body // (bytes:upto(4) + 1)), bytes:upto(3)
+  function options.body()
+    turns(pause)
+    local piece = body:sub(at, at + size - 1)
+    at = at + #piece
+    return piece ~= "" and piece or nil
+  end
+  return body, true
+end
+
 local function after_redirect(status, method)
   if status == 303 and method ~= "HEAD" then return "GET" end
   if (status == 301 or status == 302) and method == "POST" then return "GET" end
@@ -104,48 +139,68 @@ end
 local function choose_exchange(bytes, number)
   local method = bytes:of(methods)
   local options = { timeout = 20, headers = { ["X-Number"] = number, Authorization = "secret" } }
-  if method == "POST" or method == "PUT" then options.body = bytes:take(bytes:upto(30)) end
+  local body, upload = "", false
+  if method == "POST" or method == "PUT" then body, upload = choose_body(bytes, options) end
   if bytes:one_in(5) then options.max_body = bytes:upto(100) end
   local most = 10
   if bytes:one_in(6) then
     most = bytes:upto(2)
     options.follow_redirects = most > 0 and most or false
   end
-  local exchange = { number = number, method = method, options = options, hops = {}, most = most, use = bytes:upto(15) }
+  local exchange = {
+    number = number, method = method, options = options, hops = {}, most = most, use = bytes:upto(15),
+    body = body, hasty = upload and bytes:one_in(3), unknown = false,
+  }
   local elsewhere = false
   while bytes:one_in(5) and #exchange.hops < 4 do
     local status = bytes:of { 302, 301, 303, 307, 308 }
     local location, is_good, other = choose_location(bytes, number, #exchange.hops + 1)
+    local later = after_redirect(status, method)
+    is_good = is_good and not (upload and later == method) -- that cannot be sent again
     exchange.hops[#exchange.hops + 1] = {
       method = method, elsewhere = elsewhere, answer = answers.redirect(method, status, location, bytes),
       leads = is_good,
     }
     if not is_good then break end
     elsewhere = elsewhere or other
-    method = after_redirect(status, method)
+    method, upload = later, upload and later == method
   end
   local last = exchange.hops[#exchange.hops]
   if not last or last.leads then
     exchange.hops[#exchange.hops + 1] = { method = method, elsewhere = elsewhere, answer = answers.choose(method, bytes) }
   end
+  exchange.unknown = exchange.hasty
   for _, hop in ipairs(exchange.hops) do
     local answer = hop.answer
     if not answer.known then exchange.unknown = true end
     local stays = answer.ending == "stall" or answer.ending == "keep"
     if stays and not answer.known then options.timeout = 0.01 end
-    if stays and (answer.extra or not answer.known) then exchange.spoils = true end
+    if answer.extra or not answer.known then exchange.spoils = true end
   end
   return exchange
 end
 
--- A connection on which bytes are left, or nobody answers, may be used by the others.
-local function spoil(plan)
-  local spoils = 0
-  for _, exchange in ipairs(plan) do spoils = spoils + (exchange.spoils and 1 or 0) end
-  if spoils == 0 then return end
-  for _, exchange in ipairs(plan) do
-    if spoils > 1 or not exchange.spoils then exchange.unknown, exchange.options.timeout = true, 0.01 end
+-- A connection on which bytes are left, or nobody answers, may be used by those that come next.
+local function spoil(plan, at_once)
+  local spoiled = false
+  for _ = 1, at_once and 2 or 1 do
+    for _, exchange in ipairs(plan) do
+      if spoiled then exchange.unknown, exchange.options.timeout = true, 0.01 end
+      spoiled = spoiled or exchange.spoils
+    end
   end
+end
+
+-- What hangs on all of them: cookies are known where one comes after the other and nothing is broken; a stream that is
+-- forgotten keeps its place until it is collected.
+function Plan:settle(at_once, limits)
+  local jar = not at_once and self.keeps_cookies and {} or nil
+  for _, exchange in ipairs(self) do
+    if exchange.unknown then jar = nil end
+    if limits and exchange.use == 9 then exchange.use = 10 end
+  end
+  self.jar = jar
+  for _, exchange in ipairs(self) do exchange.jar = jar end
 end
 
 -- For whoever looks at a finding: AGATHER_FUZZ_SHOW=1.
@@ -168,10 +223,21 @@ function Plan:answer_to(request)
     assert(request.method == step.method, "it was asked with another method: " .. request.method)
     assert(request.headers.host == (step.elsewhere and request.headers.host or "127.0.0.1:" .. world.port), "another host")
     assert((request.headers.authorization == "secret") == not step.elsewhere, "what is secret went elsewhere, or not at all")
-    local body = (step.method == "POST" or step.method == "PUT") and exchange.options.body or ""
-    assert(request.body == body, "it was asked with another body")
+    if self.keeps_cookies == false then assert(not request.headers.cookie, "a cookie that was not to be kept") end
+    for _, cookie in ipairs(self.jar and not step.elsewhere and self.jar or {}) do
+      assert((request.headers.cookie or ""):find(cookie, 1, true), "it was asked without a cookie")
+    end
   end
-  return step.answer
+  return step.answer, exchange.hasty
+end
+
+function Plan:check_body(request, body)
+  local exchange, hop = request.target:match("^/(%d+)/(%d+)$")
+  exchange = self[tonumber(exchange)]
+  local step = exchange and exchange.hops[tonumber(hop) + 1]
+  if not step or exchange.unknown then return end
+  local expected = (step.method == "POST" or step.method == "PUT") and exchange.body or ""
+  assert(body == expected, "it was asked with another body")
 end
 
 -- ---- the client ----
@@ -277,11 +343,18 @@ local function check_known(exchange, ok, response, body)
     assert(response.status == answer.status and response.reason == answer.reason, "another status")
     assert(#response.history == redirects, "another number of redirects")
     check_headers(answer, response)
+    if answer.cookie and exchange.jar then
+      local name = answer.cookie:match("^[^=]+=")
+      for place = #exchange.jar, 1, -1 do
+        if exchange.jar[place]:sub(1, #name) == name then table.remove(exchange.jar, place) end
+      end
+      exchange.jar[#exchange.jar + 1] = answer.cookie
+    end
     if body then assert(body == answer.body, "another body") end
   end
 end
 
-local function run_exchange(client, exchange)
+local function run_exchange(plan, client, exchange)
   local target = ("http://127.0.0.1:%d/%d/0"):format(world.port, exchange.number)
   local use = in_order[exchange.use]
   exchange.whole = use == "whole" or not use
@@ -294,6 +367,7 @@ local function run_exchange(client, exchange)
     return
   end
   local ok, response, body = agather.pcall(uses[use], client, exchange, target)
+  if plan.failure then error(plan.failure, 0) end
   if ok then check_response(response) else check_error(response) end
   reached((ok and response.status or #tostring(response.cause) + 1000) * 4 + (exchange.unknown and 1 or 0))
   if not exchange.unknown then check_known(exchange, ok, response, body) end
@@ -311,6 +385,7 @@ end
 
 local honest_plan = {
   tasks = {},
+  check_body = function() end,
   answer_to = function(_, request)
     return {
       pieces = { ("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"):format(#request.target, request.target) }, ending = "keep",
@@ -329,18 +404,29 @@ end
 local function scenario(bytes)
   local plan = setmetatable({ tasks = {} }, Plan)
   local acceptors = { agather.spawn(accept_all, world.listener, plan), agather.spawn(accept_all, world.honest, honest_plan) }
-  local client <close> = http.Client { proxy = false, cookies = not bytes:one_in(3) }
+  plan.keeps_cookies = not bytes:one_in(3)
+  local limits
+  if bytes:one_in(4) then limits = { max_connections = bytes:upto(2) + 1, max_per_host = bytes:one_in(2) and 1 or nil } end
+  local client <close> = http.Client { proxy = false, cookies = plan.keeps_cookies, limits = limits }
   for number = 1, bytes:upto(3) + 1 do plan[number] = choose_exchange(bytes, number) end
-  spoil(plan)
+  local at_once = bytes:one_in(3)
+  spoil(plan, at_once)
+  plan:settle(at_once, limits)
   if os.getenv("AGATHER_FUZZ_SHOW") then plan:show() end
-  if bytes:one_in(3) then -- all at once
+  if at_once then
     local tasks = {}
-    for number, exchange in ipairs(plan) do tasks[number] = agather.spawn(run_exchange, client, exchange) end
+    for number, exchange in ipairs(plan) do tasks[number] = agather.spawn(run_exchange, plan, client, exchange) end
     agather.gather_list(tasks, { cancel_on_error = true }):await()
   else
-    for _, exchange in ipairs(plan) do run_exchange(client, exchange) end
+    for _, exchange in ipairs(plan) do run_exchange(plan, client, exchange) end
   end
   for _, cookie in ipairs(client:cookies()) do assert(type(cookie) == "table") end
+  for _, exchange in ipairs(plan) do
+    if exchange.spoils then -- curl 7.88 uses a connection again although bytes are left on it: not for the next input
+      curl.trim()
+      break
+    end
+  end
   world.inputs = world.inputs + 1
   local target = "/" .. world.inputs
   local response = world.client:get(("http://127.0.0.1:%d%s"):format(world.honest_port, target))
@@ -363,7 +449,7 @@ local function check_left()
   local left = agather.all_tasks()
   assert(#left == 1, "tasks are left: " .. #left .. " " .. tostring(left[1]) .. tostring(left[2]))
   if world.inputs % 50 ~= 0 then return end
-  require("agather.curl").trim()
+  curl.trim()
   turns(20)
   local count = #agather.fs.scandir("/proc/self/fd")
   world.descriptors = world.descriptors or count + MOST_DESCRIPTORS

@@ -10,6 +10,7 @@ local answers = {}
 ---@field reason? string
 ---@field headers? table<string, string[]>
 ---@field body? string
+---@field cookie? string "name=value" that it sets for all of the host
 
 -- ---- gzip, of blocks that are stored ----
 
@@ -38,7 +39,7 @@ end
 
 -- ---- parts of a good one ----
 
-local statuses = { 200, 200, 404, 204, 304, 206, 500, 201, 299, 999 }
+local statuses = { 200, 200, 404, 204, 304, 206, 500, 201, 401, 299, 999 }
 local has_no_body = { [204] = true, [304] = true }
 local names = { "X-A", "x-b", "ETag", "X-Long-Name-Of-A-Header", "content-type", "Server" }
 
@@ -88,6 +89,13 @@ local function good(answer, method, bytes, more)
   end
   for name, value in pairs(more or {}) do add(name, value) end
   for _ = 1, bytes:upto(4) do add(bytes:of(names), choose_value(bytes)) end
+  if bytes:one_in(6) then
+    answer.cookie = ("k%d=v%d"):format(#answer.body, #lines)
+    add("Set-Cookie", answer.cookie .. bytes:of { "; Path=/", "; HttpOnly; path=/; Max-Age=1000" })
+  elseif bytes:one_in(8) then
+    add("Set-Cookie", choose_value(bytes))
+  end
+  if bytes:one_in(10) then add("WWW-Authenticate", 'Digest realm="r", nonce="n", qop="auth"') end
   local framing, sent = bytes:of(framings), answer.body
   if bytes:one_in(4) then
     add("Content-Encoding", "gzip")
