@@ -52,6 +52,7 @@ ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug) {
   memset(loop, 0, sizeof *loop);
   loop->S = S;
   ag_link_init(&loop->among);
+  ag_link_init(&loop->every);
   ag_link_init(&loop->ready);
   ag_link_init(&loop->current);
   ag_link_init(&loop->ops);
@@ -75,6 +76,7 @@ ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug) {
   loop->closed = false;
   ag_shuffle_seed(L, loop);
   ag_list_append(&S->loops, &loop->among);
+  ag_list_append(&S->every, &loop->every);
   return loop;
 }
 
@@ -420,15 +422,24 @@ static int loop_close(lua_State *L) {
   return 0;
 }
 
-static int loop_gc(lua_State *L) {
-  ag_loop *loop = lua_touserdata(L, 1);
+static void end(lua_State *L, ag_loop *loop) {
+  ag_link_remove(&loop->every);
   if (!loop->closed) {
     loop->slot = loop->handler = 0;
     ag_loop_close(L, loop);
   }
   ag_remote_unref(loop->remote);
   loop->remote = NULL;
+}
+
+static int loop_gc(lua_State *L) {
+  end(L, lua_touserdata(L, 1));
   return 0;
+}
+
+void ag_loops_end(lua_State *L, ag_state *S) {
+  while (!ag_list_empty(&S->every))
+    end(L, ag_container(S->every.next, ag_loop, every));
 }
 
 static int loop_set_debug(lua_State *L) {

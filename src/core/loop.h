@@ -10,6 +10,7 @@
 struct ag_loop {
   ag_state *S;
   ag_link among;   /* in S->loops while not closed */
+  ag_link every;   /* in S->every until it is finalized */
   uint32_t id;     /* futures name their loop by it */
   ag_link ready;   /* runs in the next iteration */
   ag_link current; /* what is left of this iteration */

@@ -11,6 +11,7 @@ static const char state_key = 0;
 static int state_gc(lua_State *L) {
   ag_state *S = lua_touserdata(L, 1);
   S->closed = true;
+  ag_loops_end(L, S);
   ag_limits_close(S);
   free(S->free_slots);
   S->free_slots = NULL;
@@ -50,6 +51,7 @@ ag_state *ag_state_open(lua_State *L) {
   ag_state *S = lua_newuserdatauv(L, sizeof *S, 0);
   memset(S, 0, sizeof *S);
   ag_link_init(&S->loops);
+  ag_link_init(&S->every);
   S->recycle = true;
   const char *debug = getenv("AGATHER_DEBUG");
   S->debug = debug != NULL && debug[0] != '\0' && strcmp(debug, "0") != 0;

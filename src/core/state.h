@@ -28,6 +28,7 @@ typedef struct ag_state {
   lua_State *main;  /* the main thread of the Lua state */
   ag_loop *running; /* the loop that runs now, or NULL */
   ag_link loops;    /* all loops that are not closed */
+  ag_link every;    /* all that have not been finalized */
   int living;       /* registry reference: table slot -> pending task, gather, handle, thread */
   int *free_slots;  /* stack of free slots */
   int nfree, free_size, top_slot;
@@ -83,6 +84,9 @@ static inline ag_state *ag_self(lua_State *L) { return (ag_state *)lua_touserdat
 
 /* Creates the state or finds it; leaves the stack as it was. [-0, +0, m] */
 ag_state *ag_state_open(lua_State *L);
+/* In loop.c. Frees what loops have that were made while the state closes, by finalizers: Lua finalizes those no more.
+ */
+void ag_loops_end(lua_State *L, ag_state *S);
 
 /* Finds the state; NULL where nothing was opened. Never raises. */
 ag_state *ag_state_find(lua_State *L);
