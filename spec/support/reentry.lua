@@ -47,8 +47,9 @@ local function every_wait()
   }
 end
 
--- In a task of the loop, while it runs. Each has do(world, kind), called from within the callback, and may have
--- after(world, kind), called in the main task when the task of the kind has ended. [stops]: the run ends by it.
+-- In a task of the loop, while it runs. Each has act(world, kind), called from within the callback, and may have
+-- after(world, kind), called in the main task when the task of the kind has ended, and finally(world, kind), called when
+-- the run has. [stops]: the run ends by it.
 reentry.actions = {
   ["runs a main function"] = {
     act = function()
@@ -168,7 +169,7 @@ reentry.actions = {
   ["raises an error"] = {
     raises = true,
     act = function() end,
-    after = function(world, kind)
+    finally = function(world, kind)
       local marker = world.marker
       if kind.errors == "reported" then
         local found
@@ -295,6 +296,7 @@ local function cell(kind, action)
   else
     check(ok, err)
   end
+  if action.finally then action.finally(world, kind) end
   check(world.loop:is_closed() and not world.loop:is_running(), "the loop is not closed")
   check(not pcall(agather.get_running_loop), "a loop runs still")
   for _, task in ipairs(world.tasks) do check(task:done(), "without an outcome: " .. tostring(task)) end
