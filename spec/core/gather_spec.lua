@@ -466,6 +466,13 @@ describe("a child of gather that is done already", function()
     assert.same({ "before", "gather" }, order_of(function(failed, queues) return { queues "before", failed } end))
   end)
 
+  it("has its turn after the first step of a child before it that stands behind it again", function()
+    assert.same({ "before", "gather", "after" }, order_of(function(failed, queues)
+      local before = agather.async(queues "before")()
+      return { before, failed, before, queues "after", before }
+    end))
+  end)
+
   it("has its turn between those it stands between, however often", function()
     assert.same({ "before", "gather", "after" }, order_of(function(failed, queues)
       return { queues "before", failed, failed, queues "after", failed }

@@ -233,4 +233,22 @@ return {
       },
     },
   },
+  {
+    about = "a child of gather that has failed, between a coro and the same coro, has its turn after the coro's first step",
+    program = {
+      objects = no_objects,
+      main = {
+        { op = "spawn", body = 1, form = "coro", slot = 1 },
+        { op = "turn" },
+        { op = "turn" },
+        { op = "gather", return_exceptions = false,
+          items = { { kind = "coro", body = 2 }, { kind = "task", slot = 1 }, { kind = "same", index = 1 } } },
+      },
+      bodies = {
+        { { op = "raise", form = "string", label = "u1" } },
+        { { op = "spawn", body = 3, form = "coro", slot = 2 } },
+        {},
+      },
+    },
+  },
 }

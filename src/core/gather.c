@@ -250,19 +250,22 @@ static void add_child(lua_State *L, ag_loop *loop, ag_gather *gather, int list, 
 }
 
 /* Queues the children that are done already where asyncio does: before the first steps of the tasks that were made for
-** those after them, whose ids are above [before]. */
-static void queue_done(ag_loop *loop, ag_gather *gather, uint32_t before) {
-  ag_link *next = &loop->ready;
-  for (lua_Integer i = gather->count - 1; i >= 0; i--) {
+** those after them, whose ids are above [last] and grow; one that stands there again is no other task. */
+static void queue_done(ag_loop *loop, ag_gather *gather, uint32_t last) {
+  ag_link done;
+  ag_link_init(&done);
+  for (lua_Integer i = 0; i < gather->count; i++) {
     ag_gather_child *child = &gather->children[i];
     ag_task *task = child->child->kind == AG_TASK ? (ag_task *)child->child : NULL;
     if (child->child->status != AG_PENDING) {
-      ag_list_append(next, &child->node.link);
-      next = &child->node.link;
-    } else if (task != NULL && task->id > before && task->thread.L == NULL && !ag_list_empty(&task->timer.node.link)) {
-      next = &task->timer.node.link;
+      ag_list_append(&done, &child->node.link);
+    } else if (task != NULL && task->id > last) {
+      last = task->id;
+      if (task->thread.L == NULL && !ag_list_empty(&task->timer.node.link))
+        ag_list_splice(&task->timer.node.link, &done);
     }
   }
+  ag_list_splice(&loop->ready, &done);
 }
 
 /* Starts the children that are no futures yet, and waits for all [count], which are checked: pushes the gather that is
