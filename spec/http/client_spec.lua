@@ -224,6 +224,16 @@ describe("a client", function()
     end)
   end)
 
+  it("hands no descriptor to children of the process", function()
+    servers.with(fine, function(base)
+      local function inherited() return agather.process.run { "ls", "/proc/self/fd" }.stdout end
+      local before = inherited()
+      local client <close> = http.Client {}
+      client:get(base)
+      assert.equal(before, inherited())
+    end)
+  end)
+
   it("names unknown options and keys", function()
     support.raises("unknown option 'base'", http.Client, { base = "x" })
     support.raises("option 'limits': unknown key 'max'", http.Client, { limits = { max = 1 } })

@@ -317,7 +317,7 @@ static void on_worker(uv_idle_t *worker) {
 static void on_turn(uv_prepare_t *turn) { http_sockets_turn_next(&((http_multi *)turn->data)->sockets); }
 
 static CURLM *new_curl(http_multi *m) {
-  CURLM *curl = curl_multi_init();
+  CURLM *curl = http_sockets_new_multi();
   if (curl == NULL)
     return NULL;
   http_sockets_serve(&m->sockets, curl);

@@ -2,9 +2,11 @@
 #include "http/socket.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum {
@@ -223,6 +225,30 @@ bool http_sockets_adopt(http_sockets *sockets, CURL *easy) {
 bool http_sockets_serve(http_sockets *sockets, CURLM *multi) {
   curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, sockets);
   return curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, socket_wanted) == CURLM_OK;
+}
+
+/* Whether it is an end of a pair of sockets without names. */
+static bool is_of_pair(int fd) {
+  struct sockaddr_un address;
+  socklen_t size = sizeof address;
+  return getsockname(fd, (struct sockaddr *)&address, &size) == 0 && address.sun_family == AF_UNIX &&
+         size == sizeof address.sun_family;
+}
+
+CURLM *http_sockets_new_multi(void) {
+  /* The pair by which other threads could wake it would go to children (curl 7.88), and nothing tells its numbers: they
+  ** are the lowest that are free. */
+  int lowest[2];
+  for (int i = 0; i < 2; i++)
+    lowest[i] = open("/", O_RDONLY | O_CLOEXEC);
+  for (int i = 0; i < 2; i++)
+    if (lowest[i] >= 0)
+      close(lowest[i]);
+  CURLM *multi = curl_multi_init();
+  for (int i = 0; i < 2 && multi != NULL; i++)
+    if (lowest[i] >= 0 && is_of_pair(lowest[i]))
+      fcntl(lowest[i], F_SETFD, FD_CLOEXEC);
+  return multi;
 }
 
 void http_sockets_init(http_sockets *sockets, uv_loop_t *loop) {

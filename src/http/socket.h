@@ -32,6 +32,8 @@ typedef struct http_sockets {
 void http_sockets_init(http_sockets *sockets, uv_loop_t *loop);
 /* Frees what is left when no socket holds it any more. */
 void http_sockets_clear(http_sockets *sockets);
+/* A multi that hands no descriptor to children of the process, or NULL without memory. */
+CURLM *http_sockets_new_multi(void);
 /* Makes the sockets of a multi and of an easy handle known to [sockets]; false when out of memory. */
 bool http_sockets_serve(http_sockets *sockets, CURLM *multi);
 bool http_sockets_adopt(http_sockets *sockets, CURL *easy);
