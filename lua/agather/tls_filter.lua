@@ -43,7 +43,8 @@ local function send_all(self)
       self.at = at
     elseif self.ending then
       self.ending = false
-      self.engine:shutdown()
+      local done, code, text = self.engine:shutdown()
+      if not done then error(tls_error(self, "shutdown", code, text), 0) end
     else
       return
     end
@@ -176,7 +177,11 @@ function Filter:close()
   self.closing, self.ending = true, true
   local running, loop = pcall(agather.get_running_loop)
   if not running then return finish(self) end
-  self.limit = loop:call_later(LINGER, finish, self)
+  running, self.limit = pcall(loop.call_later, loop, LINGER, finish, self)
+  if not running then -- without memory nothing can be sent
+    self.limit = nil
+    return finish(self)
+  end
   if not self.write_error then send(self) end
   if not self.sending then finish(self) end
 end

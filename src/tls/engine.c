@@ -280,16 +280,21 @@ static int engine_encrypt(lua_State *L) {
   return 1;
 }
 
-/* engine:shutdown(): no more will be encrypted; tells the peer so. Twice is harmless. */
+/* engine:shutdown(): no more will be encrypted; tells the peer so. True, or nil, code, text. Twice is harmless. */
 static int engine_shutdown(lua_State *L) {
   engine *e = check_engine(L);
   if (!e->shut && e->failure.code[0] == '\0' && SSL_is_init_finished(e->ssl)) {
+    tls_clear_errors();
+    if (SSL_shutdown(e->ssl) < 0) { /* 0: sent, and the peer has sent none yet */
+      tls_failure failure;
+      tls_failure_take(&failure, NULL);
+      return tls_failed(L, &failure);
+    }
     e->shut = true;
     tls_clear_errors();
-    SSL_shutdown(e->ssl);
-    tls_clear_errors();
   }
-  return 0;
+  lua_pushboolean(L, 1);
+  return 1;
 }
 
 /* ---- what was agreed ---- */
