@@ -2,7 +2,7 @@
 local torture = require "spec.support.torture"
 local certificates = require "spec.support.certificates"
 
-local scripts = { "core", "sync", "json", "net", "files", "children", "worker", "tls", "http", "luv" }
+local scripts = { "core", "sync", "json", "net", "files", "children", "worker", "tls", "http", "luv", "load" }
 
 -- Those that none calls, and why.
 local exceptions = {

@@ -459,10 +459,9 @@ http_multi *http_multi_of(lua_State *L, const char *what) {
   if (lua_rawgetp(L, -1, loop) == LUA_TNIL) {
     lua_pop(L, 1);
     *(http_multi **)lua_newuserdatauv(L, sizeof(http_multi *), 0) = NULL;
-    if (luaL_newmetatable(L, "agather.http.Multi")) {
-      lua_pushcfunction(L, box_gc);
-      lua_setfield(L, -2, "__gc");
-    }
+    luaL_newmetatable(L, "agather.http.Multi");
+    lua_pushcfunction(L, box_gc);
+    lua_setfield(L, -2, "__gc"); /* each time: there may not have been memory for it before */
     lua_setmetatable(L, -2);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, -3, loop);

@@ -4,6 +4,8 @@
 
 #include "http/transfer.h"
 
+#define LINES "agather.http.Lines"
+
 /* share(cookies): one that keeps cookies or does not. */
 static int curl_share(lua_State *L) {
   http_share **box = lua_newuserdatauv(L, sizeof(void *), 0);
@@ -44,11 +46,7 @@ static int share_cookies(lua_State *L) {
   lua_newtable(L);
   struct curl_slist **lines = lua_newuserdatauv(L, sizeof(void *), 0); /* frees them when an error comes */
   *lines = NULL;
-  if (luaL_newmetatable(L, "agather.http.Lines")) {
-    lua_pushcfunction(L, lines_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
+  luaL_setmetatable(L, LINES);
   CURL *easy = curl_easy_init();
   if (easy == NULL)
     return luaL_error(L, "not enough memory");
@@ -97,6 +95,10 @@ void http_open_share(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"cookies", share_cookies}, {"set_cookie", share_set_cookie}, {"close", share_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"share", curl_share}, {NULL, NULL}};
+  luaL_newmetatable(L, LINES);
+  lua_pushcfunction(L, lines_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
   luaL_newmetatable(L, SHARE);
   lua_pushcfunction(L, share_close);
   lua_setfield(L, -2, "__gc");

@@ -3,6 +3,8 @@
 
 #include "http/transfer.h"
 
+#define URL "agather.http.URL"
+
 /* What curl gave and must get back, also when an error comes. */
 typedef struct url {
   CURLU *parsed;
@@ -20,11 +22,7 @@ static int url_gc(lua_State *L) {
 static url *push_url(lua_State *L) {
   url *u = lua_newuserdatauv(L, sizeof *u, 0);
   *u = (url){NULL, NULL};
-  if (luaL_newmetatable(L, "agather.http.URL")) {
-    lua_pushcfunction(L, url_gc);
-    lua_setfield(L, -2, "__gc");
-  }
-  lua_setmetatable(L, -2);
+  luaL_setmetatable(L, URL);
   u->parsed = curl_url();
   if (u->parsed == NULL)
     luaL_error(L, "not enough memory");
@@ -104,5 +102,9 @@ static int escape(lua_State *L) {
 
 void http_open_url(lua_State *L) {
   static const luaL_Reg functions[] = {{"parse_url", parse_url}, {"escape", escape}, {NULL, NULL}};
+  luaL_newmetatable(L, URL);
+  lua_pushcfunction(L, url_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
   luaL_setfuncs(L, functions, 0);
 }

@@ -340,12 +340,9 @@ void ag_open_stream(lua_State *L) {
       {"lines", stream_lines}, {"set_limits", stream_set_limits},     {NULL, NULL}};
   static const luaL_Reg meta[] = {
       {"__gc", stream_gc}, {"__close", ag_stream_close}, {"__tostring", stream_tostring}, {NULL, NULL}};
-  if (luaL_newmetatable(L, AG_STREAM)) {
-    luaL_setfuncs(L, meta, 0);
-    lua_newtable(L);
-    lua_setfield(L, -2, "__index");
-  }
-  lua_getfield(L, -1, "__index"); /* opened again it stays: it has methods in Lua, too */
+  luaL_newmetatable(L, AG_STREAM);
+  luaL_setfuncs(L, meta, 0);
+  luaL_getsubtable(L, -1, "__index"); /* opened again it stays: it has methods in Lua, too */
   ag_stream_set_methods(L, methods);
   ag_stream_write_methods(L);
   ag_address_methods(L);
