@@ -60,4 +60,7 @@ return {
     file = "lua/agather/tls_context.lua", text = "options = check.options(options, context.options, 1, \"Context\")",
     with = "options = options or {}",
     spec = tls, it = "options that it does not know, or that do not fit" },
+  { name = "tls-waits-in-vain", bug = "a handshake that cannot write waits for an answer",
+    file = "lua/agather/tls_filter.lua", text = "if failure and not is_gone(failure) then error(failure, 0) end", with = "",
+    spec = filter, it = "cannot be written to, is not waited for" },
 }

@@ -165,4 +165,22 @@ return {
   { name = "message-forgets-tables", bug = "a table that stands at two places arrives as two",
     file = "src/uv/message.c", text = "lua_rawsetp(L, c->seen, lua_topointer(L, -2));", with = "lua_pop(L, 1);",
     spec = spec "worker", it = "keeps tables that stand at several places" },
+
+  -- ---- system calls that fail ----
+  { name = "no-descriptors-unseen", bug = "libuv's first loop begins whether or not there are descriptors for it",
+    file = "src/uv/poller.c", text = "    status = check_descriptors();", with = "    status = check_descriptors() * 0;",
+    spec = spec "descriptors", it = "at its first use" },
+  { name = "failed-loop-leaks", bug = "a loop that cannot begin leaves a descriptor",
+    file = "src/uv/poller.c", text = "    close(loop->backend_fd);", with = "    (void)0;",
+    spec = spec "faults_children", it = "nothing hangs or leaks" },
+  { name = "failed-bind-leaks", bug = "a listener that gets no address leaves a descriptor",
+    file = "src/uv/bind.c", text = "if (bind(fd, address, size) != 0 || listen(fd, backlog) != 0)\n    return failed(fd);",
+    with = "if (bind(fd, address, size) != 0 || listen(fd, backlog) != 0)\n    return -errno;",
+    spec = spec "faults_net", it = "nothing hangs or leaks" },
+  { name = "errors-without-names", bug = "an error that libuv does not know has no name",
+    file = "src/uv/poller.c", text = "if (strerrorname_np(-status) != NULL)", with = "if (0)",
+    spec = spec "faults", it = "is an error of the operation on the file" },
+  { name = "lost-child-ends-well", bug = "a child that the host has reaped seems to have ended with status 0",
+    file = "src/uv/process.c", text = "    p->lost = true;", with = "    p->lost = false;",
+    spec = spec "process", it = "tells that the host has reaped a child" },
 }
