@@ -302,7 +302,7 @@ return {
     spec = "spec/embed/ops_spec.lua" },
   { name = "post-runs-and-drops", bug = "a posted function is run, and dropped too",
     file = "src/core/post.c", text = "if (!p->called && p->drop != NULL)", with = "if (p->drop != NULL)",
-    spec = "spec/embed/post_spec.lua", it = "may post and answer while the loop closes" },
+    spec = "spec/embed/ops_spec.lua", it = "shares the mailbox with posts, which run in order" },
   { name = "post-wakes-nobody", bug = "mail in an empty box does not wake the loop",
     file = "src/core/remote.c", text = "if (last == NULL) /*", with = "if (0) /*",
     spec = "spec/embed/post_spec.lua", it = "answer operations in any order" },
