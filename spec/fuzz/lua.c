@@ -125,6 +125,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
   if (lua_pcall(state, 2, 0, 1) != LUA_OK) {
     fprintf(stderr, "%s\n", lua_tostring(state, -1));
     print_quoted(bytes, size);
+    remove_directory();
     abort();
   }
   return 0;

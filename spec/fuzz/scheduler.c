@@ -194,6 +194,10 @@ static void finish(lua_State *L) {
           cancel_node(L, n);
       done = drain(L, i);
     }
+    if (!done && W.knots) {
+      destroy(L, i);
+      continue;
+    }
     if (!done)
       check_loop_done(L, i);
     if (!done)

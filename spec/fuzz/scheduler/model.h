@@ -39,6 +39,7 @@ typedef struct world {
   node nodes[NODES];
   int count;
   bool loose, circles, limited;
+  bool knots; /* a group and its tasks may wait for each other: it takes every cancellation, as asyncio's does */
   lua_Integer next_tag;
 } world;
 

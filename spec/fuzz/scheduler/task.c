@@ -184,7 +184,8 @@ static bool run_inside(lua_State *L, frame *f, const char *kind, int count, int 
     return true;
   inner->refusing = f->refusing || kind[0] == 'r';
   W.loose = W.loose || kind[0] == 'w' || (kind[0] == 'i' && how == count - 1);
-  W.circles = W.circles || (kind[0] == 'w' && how == 2); /* its child may wait for this task */
+  W.knots = W.knots || (kind[0] == 'w' && how == 2); /* its child may wait for this task */
+  W.circles = W.circles || W.knots;
   f->inner = inner;
   f->wait = kind[0] == 'i' ? INSIDE : WITHIN;
   node *child = kind[0] == 'w' && how == 2 ? new_node(TASK, f->task->loop) : NULL;
