@@ -259,7 +259,7 @@ describe("a request is refused", function()
     refused("is not http or https", "GET", "ftp://example.org/")
     refused("bad URL", "GET", "http://")
     refused("bad URL", "GET", "http://[::1/")
-    refused("no good host", "GET", "http://a%7f.example/")
+    refused("bad URL", "GET", "http://a%7f.example/")
     refused("bad URL", "GET", "http://host:99999/")
   end)
 
@@ -312,5 +312,17 @@ describe("a request is refused", function()
       local _, err = pcall(function() http.get("nowhere") end)
       assert.truthy(tostring(err):find("request_spec.lua:%d+: bad argument #1 to 'get'"))
     end)
+  end)
+end)
+
+describe("a URL", function()
+  it("has the host that curl would see, also where its numbers are percent-encoded", function()
+    local parse = require("agather.http.url").parse
+    assert.equal("127.0.0.1", parse("http://%32130706433/").host)
+    assert.equal("127.0.0.1", parse("//%30x7f.1/x", "http://a.example/").host)
+    local parts = parse("http://us%65r:p%61ss@a.example/%41?%42")
+    assert.same({ "user", "pass", "a.example", "/%41", "%42" }, {
+      parts.user, parts.password, parts.host, parts.path, parts.query,
+    })
   end)
 end)

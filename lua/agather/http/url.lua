@@ -26,11 +26,16 @@ end
 ---@param base? string what a relative [text] refers to
 function url.parse(text, base)
   local parts, problem = parse(text, base)
+  if parts and text:find("%", 1, true) then -- curl decodes "%31" in a host, but takes it for a number only the next time
+    local user, password = parts.user, parts.password
+    parts, problem = curl.parse_url(parts.url)
+    if parts then parts.user, parts.password = user, password end
+  end
   if not parts then return nil, problem end
   if parts.scheme ~= "http" and parts.scheme ~= "https" then
     return nil, ("the scheme '%s' is not http or https"):format(parts.scheme)
   end
-  if not parts.host or parts.host == "" or #parts.host > 253 or parts.host:find("%c") then -- "%7f" decoded
+  if not parts.host or parts.host == "" or #parts.host > 253 then
     return nil, "it has no good host (one in another script than ASCII is written in punycode)"
   end
   return parts
