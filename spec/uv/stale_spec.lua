@@ -2,6 +2,7 @@
 -- closes the other, and something new gets its number at once. The new owner hears nothing that was meant for the old
 -- one, and nobody closes it. The same for children, timers, tasks, slots, and what watches a folder.
 local agather = require "agather"
+local sanitized = require("spec.support.host").sanitized
 local support = require "spec.support"
 local system = require "spec.support.system"
 
@@ -127,14 +128,13 @@ kinds["a child's output"] = {
 
 local function open(kind) return kind.open(kind.prepare and kind.prepare()) end
 
--- Opens what leaves no number free below the highest that is in use.
-local function fill()
-  local files, highest = {}, 0
-  for number in pairs(numbers()) do highest = math.max(highest, number) end
-  repeat
-    local before = numbers()
-    files[#files + 1] = assert(io.open("/dev/null"))
-  until next(added(before, numbers())) > highest
+-- Opens files until no number is free below those of [ours]: the next that is closed is the next to be used.
+local function fill(ours)
+  local files, highest, used = {}, 0, numbers()
+  for number in pairs(ours) do highest = math.max(highest, number) end
+  for number = 0, highest do
+    if not used[number] then files[#files + 1] = assert(io.open("/dev/null")) end
+  end
   return files
 end
 
@@ -145,9 +145,10 @@ local function let_it_come() os.execute("sleep 0.003") end
 local function replaced(old, new)
   local spare = {}
   for i = 1, new.spare or 0 do spare[i] = assert(io.open("/dev/null")) end
+  local before = numbers()
   local one, two = open(old), open(old)
   local prepared = new.prepare and new.prepare()
-  local fillers = fill()
+  local fillers = fill(added(before, numbers()))
   local first, loser, fresh
   local function waiter(me, other)
     return agather.spawn(function()
@@ -155,9 +156,9 @@ local function replaced(old, new)
       if first then return { ok, result } end
       assert(ok, result)
       first, loser = me, other
-      local before = numbers()
+      local open_before = numbers()
       other.close()
-      local freed = added(numbers(), before)
+      local freed = added(numbers(), open_before)
       for _, file in ipairs(spare) do file:close() end
       local left = numbers()
       fresh = new.open(prepared)
@@ -208,14 +209,14 @@ describe("the number of", function()
 
   it("a stream that a child has taken over, used again, brings nothing of the child's", function()
     agather.run(function()
-      local fillers = fill()
-      local at_first = numbers()
       local listener = unix_listener()
+      local at_first = numbers()
       local given = kinds["a stream of a Unix socket"].open(listener)
       local given_number
       for number in pairs(added(at_first, numbers())) do
         if not given_number or number < given_number then given_number = number end
       end
+      local fillers = fill(added(at_first, numbers()))
       local before = numbers()
       local child <close> = agather.process.spawn { "cat", stdin = given.stream, stdout = "pipe", stderr = "null" }
       local fresh = open(kinds["a stream of a Unix socket"])
@@ -426,7 +427,7 @@ describe("a task", function()
         local _, plain = pcall(other.await, other)
         assert(tostring(plain) == "CancelledError", tostring(plain))
       end
-      assert.is_true(again > 50, again)
+      assert.is_true(again > 50 or sanitized, again) -- whose allocator keeps what is freed
     end)
   end)
 
