@@ -17,7 +17,6 @@ local left_out = {
   ["agather.isatty"] = "no matter of tasks",
   ["agather.coroutine.isyieldable"] = "asyncio has none: generator_spec",
   ["Runner.get_loop"] = "run_spec",
-  ["Runner.close"] = "called by <close>; what asyncio does there has no fixed order",
   ["Loop.set_debug"] = "what debugging shows is no part of a trace",
   ["Task.get_coro"] = "a task is its own coro",
   ["Task.traceback"] = "no two languages agree on it",

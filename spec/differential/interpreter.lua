@@ -484,14 +484,21 @@ function interpreter.run(program, counts)
     generators = {},
   }, Interpreter)
   local runner <close> = agather.Runner { clock = "virtual" }
+  local deadlock
   self.variable, self.bare = agather.ContextVar("variable", "unset"), agather.ContextVar("bare")
   for _, statements in ipairs { program.main, table.unpack(program.mains or {}) } do
     local ok, err = pcall(runner.run, runner, function() self:run_main(statements) end)
     if not ok then
-      local deadlock = agather.is_error(err, agather.DeadlockError)
+      deadlock = agather.is_error(err, agather.DeadlockError)
       self.trace[#self.trace + 1] = deadlock and "deadlock" or "run raises " .. describe_error(err)
       if deadlock then break end
     end
+  end
+  local left = deadlock and {} or runner:run(agather.all_tasks)
+  if #left == 2 then -- itself and another
+    self.trace[#self.trace + 1] = "shutdown"
+    left[left[1]:done() and 2 or 1]:add_done_callback(function() self.tracing = false end)
+    runner:close()
   end
   self.tracing = false
   return self.trace

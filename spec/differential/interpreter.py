@@ -397,7 +397,7 @@ class Interpreter(Synchronizing, Contexts, Generators, Loops):
             if not queue.empty():
                 self.log(frame, f"queue holds {queue.qsize()}")
 
-    def end_of_time(self):
+    def end_of_time(self, task=None):
         self.tracing = False
 
     def on_exception(self, loop, context):
@@ -441,6 +441,28 @@ now, waiting = methods("now_"), methods("wait_")
 NEWER = ['"message"', '"uncancel"', '"timeout"', '"wait_for"', '"group"', '"eager"', '"task_context_get"']
 
 
+def shut_down(interpreter, loop):
+    """As asyncio.Runner. Compared only where one task is left, for asyncio cancels several in no order, and until it has
+    ended; not at all where it goes on or another begins: agather cancels those again."""
+
+    async def others():
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    left = loop.run_until_complete(others())
+    if len(left) != 1:
+        return
+    interpreter.trace.append("shutdown")
+    left.pop().add_done_callback(interpreter.end_of_time)
+    made = len(kept)
+    try:
+        asyncio.runners._cancel_all_tasks(loop)
+        clean = len(kept) == made and not loop.run_until_complete(others())
+    except (newer.Deadlock, RuntimeError):  # it goes on for ever, or stopped the loop
+        clean = False
+    if not clean:
+        interpreter.trace.append("unclear")
+
+
 def run(program):
     interpreter = Interpreter(program)
     loop = newer.VirtualLoop()
@@ -464,6 +486,8 @@ def run(program):
         except BaseException as error:
             interpreter.trace.append(f"run raises {describe_error(error)}")
         newer.forget_stop(loop)
+    else:
+        shut_down(interpreter, loop)
     kept.append(loop)
     return interpreter.trace
 
