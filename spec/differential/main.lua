@@ -12,6 +12,7 @@ if not seed then
   os.exit(2)
 end
 
+io.stdout:setvbuf("line") -- what a long run has found is seen at once
 local features = generator.features(agather)
 local BATCH, MOST = 250, 5 -- programs run at a time, differences shown
 local seeds, lines, deadlocks = {}, 0, 0

@@ -13,6 +13,7 @@ if not program.can_shuffle() then
   os.exit(1)
 end
 
+io.stdout:setvbuf("line") -- what a long run has found is seen at once
 local ORDERS, MOST = 4, 10 -- other orders for each program, failures shown
 local runs, failed, times = 0, 0, {}
 for seed = first, first + count - 1 do

@@ -12,6 +12,7 @@ if not count then
   os.exit(2)
 end
 
+io.stdout:setvbuf("line") -- what a long run has found is seen at once
 local ORDERS, MOST = 3, 10
 local features = generator.features(agather)
 local shown, failed, runs = 0, 0, 0
