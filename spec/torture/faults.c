@@ -99,7 +99,7 @@ static int who_is(const void *caller) {
 /* ---- what is armed, and which blocks there are ---- */
 
 typedef struct block {
-  void *address; /* NULL: the place is free */
+  uintptr_t hidden; /* its address with all bits turned, so that LeakSanitizer does not find it here; 0: none */
   const void *caller;
   long age;
   int who;
@@ -136,35 +136,35 @@ void faults_mark(void) {
   pthread_mutex_unlock(&lock);
 }
 
-static size_t place_of(const void *address) {
-  return (size_t)(((uintptr_t)address >> 4) * 0x9E3779B97F4A7C15u >> 47) & (PLACES - 1);
-}
+static uintptr_t hide(const void *address) { return ~(uintptr_t)address; }
+
+static size_t place_of(uintptr_t hidden) { return (size_t)((hidden >> 4) * 0x9E3779B97F4A7C15u >> 47) & (PLACES - 1); }
 
 static void remember(void *address, const void *caller, int who) {
-  size_t place = place_of(address);
-  for (int tried = 0; blocks[place].address != NULL; place = (place + 1) & (PLACES - 1))
+  size_t place = place_of(hide(address));
+  for (int tried = 0; blocks[place].hidden != 0; place = (place + 1) & (PLACES - 1))
     if (++tried == PLACES)
       abort();
-  blocks[place] = (block){address, caller, age, who};
+  blocks[place] = (block){hide(address), caller, age, who};
 }
 
 /* Takes the block out, and moves up what could not stand in its own place. */
 static block forget(const void *address) {
-  size_t place = place_of(address);
-  while (blocks[place].address != address) {
-    if (blocks[place].address == NULL)
-      return (block){NULL, NULL, 0, 0};
+  size_t place = place_of(hide(address));
+  while (blocks[place].hidden != hide(address)) {
+    if (blocks[place].hidden == 0)
+      return (block){0, NULL, 0, 0};
     place = (place + 1) & (PLACES - 1);
   }
   block was = blocks[place];
-  for (size_t next = (place + 1) & (PLACES - 1); blocks[next].address != NULL; next = (next + 1) & (PLACES - 1)) {
-    size_t home = place_of(blocks[next].address);
+  for (size_t next = (place + 1) & (PLACES - 1); blocks[next].hidden != 0; next = (next + 1) & (PLACES - 1)) {
+    size_t home = place_of(blocks[next].hidden);
     if (((next - home) & (PLACES - 1)) < ((next - place) & (PLACES - 1)))
       continue;
     blocks[place] = blocks[next];
     place = next;
   }
-  blocks[place].address = NULL;
+  blocks[place].hidden = 0;
   return was;
 }
 
@@ -246,7 +246,7 @@ PUBLIC void *realloc(void *old, size_t size) {
     return refuse();
   block was = forget(old);
   void *moved = real_realloc(old, size);
-  if (moved == NULL && was.address != NULL)
+  if (moved == NULL && was.hidden != 0)
     remember(old, was.caller, was.who);
   else if (moved != NULL && who != 0)
     remember(moved, caller, who);
@@ -280,7 +280,7 @@ int faults_left(int who, const char *text) {
   pthread_mutex_lock(&lock);
   for (size_t i = 0; i < PLACES; i++) {
     const block *b = &blocks[i];
-    if (b->address == NULL || b->age != age || (b->who & who) == 0)
+    if (b->hidden == 0 || b->age != age || (b->who & who) == 0)
       continue;
     Dl_info info = {NULL, NULL, NULL, NULL};
     dladdr(b->caller, &info);
