@@ -79,7 +79,7 @@ return {
     file = "src/uv/file.c", text = "f->position -= (int64_t)ag_reader_held(&f->in);", with = ";",
     spec = spec "file", it = "seeks from the start, from where it is and from the end" },
   { name = "obsolete-read-kept", bug = "what a cancelled read brings is taken for what stands elsewhere",
-    file = "src/uv/file.c", text = "if (f->obsolete || f->closed)", with = "if (f->closed)",
+    file = "src/uv/file_work.c", text = "if (f->obsolete || f->closed)", with = "if (f->closed)",
     spec = spec "file", it = "is written where it stands, though a cancelled read" },
   { name = "file-inherited", bug = "children get the files that are open",
     file = "src/uv/file.c", text = "o->flags | O_CLOEXEC |", with = "o->flags |",

@@ -1,8 +1,4 @@
-/* Open files: Lua's read formats and buffered writing, on libuv's pool.
-**
-** A file does one piece of work at a time. It owns the buffers that the work uses and outlives its userdata while there
-** is any, so a task that is cancelled leaves at once; what the work reads then stays in the buffer, and what it writes
-** is written. The next operation begins when the work has ended. */
+/* Open files: Lua's read formats and buffered writing; file_work.h says how they do their work. */
 #include "uv/file.h"
 
 #include <errno.h>
@@ -12,249 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "uv/file_work.h"
 #include "uv/job.h"
-#include "uv/reader.h"
-
-/* CHUNK: bytes that one piece of work reads, or that are gathered before they are written; BIG_CHUNK where it is known
-** that as much is wanted. */
-enum { CHUNK = 65536, BIG_CHUNK = 1 << 20 };
-
-typedef enum work_kind { READ, WRITE, SYNC, MEASURE, CLOSE } work_kind;
-
-typedef struct bytes {
-  char *data;
-  size_t length, size;
-} bytes;
-
-/* [position]: of the byte after the last that was read or is gathered in [out]. Where the script stands is [position]
-** less what [in] holds. Not both [in] and [out] hold bytes. What WRITE writes is [going], which changed places with
-** [out], so writing can go on meanwhile. */
-typedef struct file {
-  uv_close_cb on_close; /* first: the reactor closes what is left through it */
-  uv_prepare_t anchor;  /* never started: by it the reactor knows the file */
-  uv_loop_t *loop;      /* NULL: the reactor is gone, and work is done at once */
-  uv_work_t work;
-  ag_wait wait;
-  ag_reader in;
-  char *path;
-  bytes out, going;
-  bytes chunk; /* what READ reads into */
-  size_t moved;
-  int64_t position;
-  int64_t from; /* where the work reads or writes */
-  int64_t end;  /* end: what MEASURE found, and where appending came to */
-  work_kind kind;
-  int status;       /* of the work: 0 or a negative errno */
-  int write_status; /* of a failed WRITE or CLOSE that nobody was told of */
-  int fd;           /* -1: closed */
-  bool readable, writable, append, seekable;
-  bool busy;     /* work is under way: fd, going, chunk, from and end are the pool's */
-  bool obsolete; /* what READ brings is from where the script does not stand any longer */
-  bool closed;   /* for the script */
-  bool anchored; /* libuv has the anchor */
-  bool owned;    /* a userdata refers to it */
-} file;
-
-static void free_if_unused(file *f) {
-  if (f->busy || f->anchored || f->owned)
-    return;
-  ag_reader_clear(&f->in);
-  free(f->out.data);
-  free(f->going.data);
-  free(f->chunk.data);
-  free(f->path);
-  free(f);
-}
-
-/* ---- the work, on a thread of the pool ---- */
-
-static ssize_t read_once(file *f) {
-  if (f->seekable)
-    return pread(f->fd, f->chunk.data, f->chunk.length, f->from);
-  return read(f->fd, f->chunk.data, f->chunk.length);
-}
-
-static ssize_t write_once(file *f) {
-  const char *data = f->going.data + f->moved;
-  size_t n = f->going.length - f->moved;
-  if (f->seekable && !f->append)
-    return pwrite(f->fd, data, n, f->from + (int64_t)f->moved);
-  return write(f->fd, data, n);
-}
-
-static int read_chunk(file *f) {
-  ssize_t n;
-  do
-    n = read_once(f);
-  while (n < 0 && errno == EINTR);
-  f->moved = n > 0 ? (size_t)n : 0;
-  return n < 0 ? -errno : 0;
-}
-
-static int write_out(file *f) {
-  f->moved = 0;
-  while (f->moved < f->going.length) {
-    ssize_t n = write_once(f);
-    if (n < 0 && errno != EINTR)
-      return -errno;
-    if (n > 0)
-      f->moved += (size_t)n;
-  }
-  return 0;
-}
-
-static int write_at_end(file *f) {
-  int status = write_out(f);
-  f->end = lseek(f->fd, 0, SEEK_CUR);
-  return status;
-}
-
-static int measure(file *f) {
-  f->end = lseek(f->fd, 0, SEEK_END);
-  return f->end < 0 ? -errno : 0;
-}
-
-static int do_work(file *f) {
-  switch (f->kind) {
-  case READ:
-    return read_chunk(f);
-  case WRITE:
-    return f->append && f->seekable ? write_at_end(f) : write_out(f);
-  case SYNC:
-    return fsync(f->fd) == 0 ? 0 : -errno;
-  case MEASURE:
-    return measure(f);
-  case CLOSE:
-    return close(f->fd) == 0 || errno == EINTR ? 0 : -errno;
-  }
-  return 0;
-}
-
-static void on_work(uv_work_t *work) {
-  file *f = work->data;
-  f->status = do_work(f);
-}
-
-/* ---- before and after it, on the loop's thread ---- */
-
-static void on_anchor_closed(uv_handle_t *handle);
-
-static void finish_read(file *f) {
-  if (f->obsolete || f->closed)
-    return;
-  if (f->status == 0 && f->moved > 0 && !ag_reader_add(&f->in, f->chunk.data, f->moved))
-    f->status = UV_ENOMEM;
-  if (f->status != 0)
-    f->in.status = f->status;
-  else if (f->moved == 0)
-    f->in.status = AG_READ_END;
-  else
-    f->position += (int64_t)f->moved;
-}
-
-/* What could not be written is dropped: it would fail again. So is what was to come after it. */
-static void finish_write(file *f) {
-  if (f->status != 0) {
-    f->position = f->from + (int64_t)f->moved;
-    f->out.length = 0;
-    if (f->write_status == 0)
-      f->write_status = f->status;
-  }
-  if (f->append && f->seekable)
-    f->position = f->end + (int64_t)f->out.length;
-  f->going.length = 0;
-  if (f->going.size > BIG_CHUNK) {
-    free(f->going.data);
-    f->going = (bytes){NULL, 0, 0};
-  }
-}
-
-static void begin(file *f, work_kind kind);
-
-/* Goes on with closing: first what was not written, then the descriptor. */
-static void go_on_closing(file *f) {
-  if (f->fd < 0)
-    return;
-  begin(f, f->out.length > 0 ? WRITE : CLOSE);
-}
-
-static void end(file *f) {
-  f->busy = false;
-  if (f->kind == READ) {
-    finish_read(f);
-  } else if (f->kind == WRITE) {
-    finish_write(f);
-  } else if (f->kind == CLOSE) {
-    f->fd = -1;
-    if (f->write_status == 0)
-      f->write_status = f->status;
-    if (f->anchored && !uv_is_closing((uv_handle_t *)&f->anchor))
-      uv_close((uv_handle_t *)&f->anchor, on_anchor_closed);
-  }
-  if (f->closed)
-    go_on_closing(f);
-  if (!f->busy)
-    ag_wake(&f->wait);
-}
-
-static void on_done(uv_work_t *work, int status) {
-  file *f = work->data;
-  if (status != 0)
-    f->status = status;
-  end(f);
-  free_if_unused(f);
-}
-
-static void begin(file *f, work_kind kind) {
-  f->kind = kind;
-  f->busy = true;
-  f->obsolete = false;
-  f->status = 0;
-  f->from = f->position;
-  if (kind == WRITE) {
-    bytes out = f->out;
-    f->out = f->going; /* empty */
-    f->going = out;
-    f->from -= (int64_t)out.length;
-  }
-  f->work.data = f;
-  if (f->loop != NULL && uv_queue_work(f->loop, &f->work, on_work, on_done) == 0)
-    return;
-  f->status = do_work(f);
-  end(f);
-}
-
-static void shut(file *f) {
-  if (f->closed)
-    return;
-  f->closed = true;
-  ag_reader_clear(&f->in);
-  ag_wake(&f->wait);
-  if (!f->busy)
-    go_on_closing(f);
-}
-
-/* The file closed its anchor, or the reactor closes: then what is left is done now, as Lua's own files do at exit. */
-static void on_anchor_closed(uv_handle_t *handle) {
-  file *f = (file *)handle->data;
-  f->anchored = false;
-  f->loop = NULL;
-  shut(f);
-  ag_wake(&f->wait);
-  free_if_unused(f);
-}
-
-static int file_gc(lua_State *L) {
-  file **box = lua_touserdata(L, 1);
-  file *f = *box;
-  *box = NULL;
-  if (f == NULL)
-    return 0;
-  f->owned = false;
-  shut(f);
-  free_if_unused(f);
-  return 0;
-}
 
 /* ---- opening ---- */
 
@@ -291,14 +46,14 @@ static void drop_open(job *j) {
 static int push_file(lua_State *L, job *j) {
   open_job *o = (open_job *)j;
   uv_loop_t *loop = ag_uv_loop(L, "fs.open");
-  file **box = lua_newuserdatauv(L, sizeof(void *), 0);
+  ag_file **box = lua_newuserdatauv(L, sizeof(void *), 0);
   *box = NULL;
   luaL_setmetatable(L, AG_FILE);
-  file *f = calloc(1, sizeof *f);
+  ag_file *f = calloc(1, sizeof *f);
   if (f == NULL)
     return luaL_error(L, "not enough memory");
   int access = o->flags & O_ACCMODE;
-  f->on_close = on_anchor_closed;
+  f->on_close = ag_file_anchor_closed;
   f->loop = loop;
   uv_prepare_init(loop, &f->anchor);
   f->anchor.data = f;
@@ -348,19 +103,19 @@ static int fs_open(lua_State *L) {
 
 /* ---- operations ---- */
 
-static file *check_file(lua_State *L) {
-  file *f = *(file **)luaL_checkudata(L, 1, AG_FILE);
+static ag_file *check_file(lua_State *L) {
+  ag_file *f = *(ag_file **)luaL_checkudata(L, 1, AG_FILE);
   if (f == NULL) /* another finalizer came too late */
     ag_os_error(L, "EBADF", EBADF, "the file is closed", "file", NULL);
   return f;
 }
 
-static int fail(lua_State *L, file *f, int status, const char *operation) {
+static int fail(lua_State *L, ag_file *f, int status, const char *operation) {
   return ag_uv_error(L, status, operation, f->path);
 }
 
-static file *check_open(lua_State *L, const char *operation) {
-  file *f = check_file(L);
+static ag_file *check_open(lua_State *L, const char *operation) {
+  ag_file *f = check_file(L);
   if (f->closed)
     ag_os_error(L, "EBADF", EBADF, "the file is closed", operation, f->path);
   return f;
@@ -368,21 +123,21 @@ static file *check_open(lua_State *L, const char *operation) {
 
 static void cancel_wait(ag_wait *wait) { (void)wait; }
 
-static int wait_for_work(lua_State *L, file *f, lua_KContext context, lua_KFunction k) {
+static int wait_for_work(lua_State *L, ag_file *f, lua_KContext context, lua_KFunction k) {
   if (ag_waiting(&f->wait))
     return ag_error(L, "RuntimeError", "another task uses the file already");
   f->wait.cancel = cancel_wait;
   return ag_suspend(L, &f->wait, context, k);
 }
 
-static int work(lua_State *L, file *f, work_kind kind, lua_KContext context, lua_KFunction k) {
+static int work(lua_State *L, ag_file *f, ag_file_work kind, lua_KContext context, lua_KFunction k) {
   ag_suspend_check(L);
-  begin(f, kind);
+  ag_file_begin(f, kind);
   return wait_for_work(L, f, context, k);
 }
 
 /* Raises the error of a write that failed, once. */
-static void check_written(lua_State *L, file *f) {
+static void check_written(lua_State *L, ag_file *f) {
   int status = f->write_status;
   f->write_status = 0;
   if (status != 0)
@@ -391,9 +146,9 @@ static void check_written(lua_State *L, file *f) {
 
 /* ---- reading ---- */
 
-static bool make_chunk(file *f, size_t wanted) {
+static bool make_chunk(ag_file *f, size_t wanted) {
   size_t held = ag_reader_held(&f->in);
-  size_t size = wanted > held && wanted - held > CHUNK ? BIG_CHUNK : CHUNK;
+  size_t size = wanted > held && wanted - held > AG_FILE_CHUNK ? AG_FILE_BIG_CHUNK : AG_FILE_CHUNK;
   f->chunk.length = f->chunk.size;
   if (f->chunk.size >= size)
     return true;
@@ -408,11 +163,11 @@ static bool make_chunk(file *f, size_t wanted) {
 /* 1 the file, 2 the argument, 3 the kind, 4 where the search goes on. */
 static int reading(lua_State *L, int status, lua_KContext begun) {
   (void)status;
-  file *f = check_open(L, "read");
+  ag_file *f = check_open(L, "read");
   if (f->busy)
     return wait_for_work(L, f, begun, reading);
   if (f->out.length > 0)
-    return work(L, f, WRITE, begun, reading);
+    return work(L, f, AG_FILE_WRITE, begun, reading);
   check_written(L, f);
   if (!begun && f->in.status == AG_READ_END)
     f->in.status = 0; /* it may have grown */
@@ -433,11 +188,11 @@ static int reading(lua_State *L, int status, lua_KContext begun) {
   lua_replace(L, 4);
   if (!make_chunk(f, wanted > 0 ? wanted : f->in.wanted))
     return luaL_error(L, "not enough memory");
-  return work(L, f, READ, 1, reading);
+  return work(L, f, AG_FILE_READ, 1, reading);
 }
 
 static int start_reading(lua_State *L, ag_read_kind kind) {
-  file *f = check_file(L);
+  ag_file *f = check_file(L);
   if (!f->closed && !f->readable)
     return ag_os_error(L, "EBADF", EBADF, "the file is not open for reading", "read", f->path);
   lua_settop(L, 2);
@@ -481,17 +236,17 @@ static int file_lines(lua_State *L) {
 /* ---- writing ---- */
 
 /* Steps back over what was read ahead, or is being read for a task that was cancelled. */
-static void forget_ahead(file *f) {
+static void forget_ahead(ag_file *f) {
   f->obsolete = true;
   f->position -= (int64_t)ag_reader_held(&f->in);
   ag_reader_clear(&f->in);
   f->in.status = 0;
 }
 
-static bool make_room(file *f, size_t n) {
+static bool make_room(ag_file *f, size_t n) {
   if (f->out.size - f->out.length >= n)
     return true;
-  size_t size = f->out.length + n < CHUNK ? CHUNK : f->out.length + n;
+  size_t size = f->out.length + n < AG_FILE_CHUNK ? AG_FILE_CHUNK : f->out.length + n;
   char *data = realloc(f->out.data, size);
   if (data == NULL)
     return false;
@@ -501,7 +256,7 @@ static bool make_room(file *f, size_t n) {
 }
 
 /* Gathers the arguments. */
-static void gather(lua_State *L, file *f) {
+static void gather(lua_State *L, ag_file *f) {
   int n = lua_gettop(L);
   size_t total = 0, length;
   for (int i = 2; i <= n; i++) {
@@ -523,20 +278,20 @@ static void gather(lua_State *L, file *f) {
 
 static int writing(lua_State *L, int status, lua_KContext gathered) {
   (void)status;
-  file *f = check_open(L, "write");
+  ag_file *f = check_open(L, "write");
   check_written(L, f);
   if (!gathered)
     gather(L, f);
-  if (f->busy && (f->kind == WRITE || f->out.length >= CHUNK))
+  if (f->busy && (f->kind == AG_FILE_WRITE || f->out.length >= AG_FILE_CHUNK))
     return wait_for_work(L, f, 1, writing);
-  if (f->out.length >= CHUNK)
-    return work(L, f, WRITE, 1, writing);
+  if (f->out.length >= AG_FILE_CHUNK)
+    return work(L, f, AG_FILE_WRITE, 1, writing);
   lua_settop(L, 1);
   return 1;
 }
 
 static int file_write(lua_State *L) {
-  file *f = check_open(L, "write");
+  ag_file *f = check_open(L, "write");
   if (!f->writable)
     return ag_os_error(L, "EBADF", EBADF, "the file is not open for writing", "write", f->path);
   int n = lua_gettop(L);
@@ -547,11 +302,11 @@ static int file_write(lua_State *L) {
 
 static int flushing(lua_State *L, int status, lua_KContext unused) {
   (void)status, (void)unused;
-  file *f = check_open(L, "flush");
+  ag_file *f = check_open(L, "flush");
   if (f->busy)
     return wait_for_work(L, f, 0, flushing);
   if (f->out.length > 0)
-    return work(L, f, WRITE, 0, flushing);
+    return work(L, f, AG_FILE_WRITE, 0, flushing);
   check_written(L, f);
   return 1;
 }
@@ -563,15 +318,15 @@ static int file_flush(lua_State *L) {
 
 static int syncing(lua_State *L, int status, lua_KContext begun) {
   (void)status;
-  file *f = check_open(L, "sync");
+  ag_file *f = check_open(L, "sync");
   if (f->busy)
     return wait_for_work(L, f, begun, syncing);
   if (f->out.length > 0)
-    return work(L, f, WRITE, 0, syncing);
+    return work(L, f, AG_FILE_WRITE, 0, syncing);
   check_written(L, f);
   if (!begun)
-    return work(L, f, SYNC, 1, syncing);
-  if (f->kind == SYNC && f->status != 0)
+    return work(L, f, AG_FILE_SYNC, 1, syncing);
+  if (f->kind == AG_FILE_SYNC && f->status != 0)
     return fail(L, f, f->status, "sync");
   return 1;
 }
@@ -588,11 +343,11 @@ enum whence { FROM_START, FROM_HERE, FROM_END };
 /* 1 the file, 2 whence, 3 offset. */
 static int seeking(lua_State *L, int status, lua_KContext measured) {
   (void)status;
-  file *f = check_open(L, "seek");
+  ag_file *f = check_open(L, "seek");
   if (f->busy)
     return wait_for_work(L, f, measured, seeking);
   if (f->out.length > 0)
-    return work(L, f, WRITE, 0, seeking);
+    return work(L, f, AG_FILE_WRITE, 0, seeking);
   check_written(L, f);
   if (!f->seekable)
     return fail(L, f, UV_ESPIPE, "seek");
@@ -600,8 +355,8 @@ static int seeking(lua_State *L, int status, lua_KContext measured) {
   int64_t base = whence == FROM_HERE ? f->position - (int64_t)ag_reader_held(&f->in) : 0;
   if (whence == FROM_END) {
     if (!measured)
-      return work(L, f, MEASURE, 1, seeking);
-    if (f->kind == MEASURE && f->status != 0)
+      return work(L, f, AG_FILE_MEASURE, 1, seeking);
+    if (f->kind == AG_FILE_MEASURE && f->status != 0)
       return fail(L, f, f->status, "seek");
     base = f->end;
   }
@@ -630,7 +385,7 @@ static int file_seek(lua_State *L) {
 /* [quiet]: an error is on its way already. */
 static int closing(lua_State *L, int status, lua_KContext quiet) {
   (void)status;
-  file *f = check_file(L);
+  ag_file *f = check_file(L);
   if (f->fd >= 0)
     return wait_for_work(L, f, quiet, closing);
   int error = f->write_status;
@@ -639,11 +394,11 @@ static int closing(lua_State *L, int status, lua_KContext quiet) {
 }
 
 static int close_file(lua_State *L, bool quiet) {
-  file *f = check_file(L);
+  ag_file *f = check_file(L);
   lua_settop(L, 1);
   if (f->closed)
     return 0;
-  shut(f);
+  ag_file_shut(f);
   if (f->fd >= 0 && !lua_isyieldable(L))
     return 0; /* a callback cannot wait for what goes on all the same */
   return closing(L, LUA_OK, quiet);
@@ -653,17 +408,29 @@ static int file_close(lua_State *L) { return close_file(L, false); }
 
 static int file_close_scope(lua_State *L) { return close_file(L, !lua_isnoneornil(L, 2)); }
 
+static int file_gc(lua_State *L) {
+  ag_file **box = lua_touserdata(L, 1);
+  ag_file *f = *box;
+  *box = NULL;
+  if (f == NULL)
+    return 0;
+  f->owned = false;
+  ag_file_shut(f);
+  ag_file_free_if_unused(f);
+  return 0;
+}
+
 static int file_tostring(lua_State *L) {
-  file *f = check_file(L);
+  ag_file *f = check_file(L);
   lua_pushfstring(L, f->closed ? "agather.File (%s, closed)" : "agather.File (%s)", f->path);
   return 1;
 }
 
 int ag_file_descriptor(lua_State *L, int index, const char *operation) {
-  file **box = luaL_testudata(L, index, AG_FILE);
+  ag_file **box = luaL_testudata(L, index, AG_FILE);
   if (box == NULL)
     return -1;
-  file *f = *box;
+  ag_file *f = *box;
   if (f->closed)
     ag_os_error(L, "EBADF", EBADF, "the file is closed", operation, f->path);
   if (f->seekable)
