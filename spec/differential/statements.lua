@@ -11,11 +11,12 @@ add(8, false, "any", function(self) return { op = "log", label = self:label("l")
 add(8, false, "any", function(self, place)
   if place.level >= self.body_count then return nil end
   local form = self.random:pick { "coro", "spawn", "function", "thread" }
+  local eager = self.features.eager and self.random:chance(60) or nil
+  -- A first step at once in the context that runs already: CPython cannot, agather can.
+  local context = not eager and self.features.context and self.random:chance(15) and self:slot("contexts") or nil
   return {
     op = "spawn", body = self:body_above(place), slot = self:slot("tasks"), form = form,
-    name = self.random:chance(10) and self:label("n") or nil,
-    context = self.features.context and self.random:chance(15) and self:slot("contexts") or nil,
-    eager = self.features.eager and self.random:chance(60) or nil,
+    name = self.random:chance(10) and self:label("n") or nil, context = context, eager = eager,
   }
 end)
 add(5, false, "any", function(self)
