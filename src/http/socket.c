@@ -229,7 +229,7 @@ bool http_sockets_serve(http_sockets *sockets, CURLM *multi) {
 
 /* Whether it is an end of a pair of sockets without names. */
 static bool is_of_pair(int fd) {
-  struct sockaddr_un address;
+  struct sockaddr_un address = {.sun_family = AF_UNSPEC};
   socklen_t size = sizeof address;
   return getsockname(fd, (struct sockaddr *)&address, &size) == 0 && address.sun_family == AF_UNIX &&
          size == sizeof address.sun_family;
