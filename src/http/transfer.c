@@ -471,7 +471,8 @@ static int transfer_failure(lua_State *L) {
   lua_pushstring(L, t->error[0] != '\0' ? t->error : curl_easy_strerror(t->code));
   if (t->os_error == 0)
     return 2;
-  lua_pushstring(L, uv_err_name(-(int)t->os_error));
+  char name[64];
+  lua_pushstring(L, uv_err_name_r(-(int)t->os_error, name, sizeof name));
   lua_pushinteger(L, t->os_error);
   return 4;
 }
