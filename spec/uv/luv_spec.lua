@@ -67,6 +67,33 @@ describe("luv", function()
     ]])
   end)
 
+  it("has its turns in a run within a finalizer, which may come while luv is asked what it wants", function()
+    prints("ran\ttrue\n20\n", [[
+      collectgarbage("incremental", 1, 1000, 100) -- a cycle at each allocation, so also in there
+      local result
+      local function set()
+        setmetatable({}, { __gc = function()
+          if result ~= nil then return end
+          if not debug.traceback():find("luv.lua", 1, true) then return set() end
+          result = { pcall(agather.run, function() after(1):await() return true end) }
+        end })
+      end
+      agather.run(function()
+        local ticks = 0
+        local timer = uv.new_timer()
+        timer:start(1, 1, function()
+          ticks = ticks + 1
+          if ticks == 20 then timer:close() end
+        end)
+        collectgarbage()
+        set()
+        while ticks < 20 or not result do agather.sleep(0.001) end
+        print("ran", result[2])
+        print(ticks)
+      end)
+    ]])
+  end)
+
   it("settles futures from its callbacks", function()
     prints("a\tnil\tb\n", [[
       agather.run(function() print(after(1, "a", nil, "b"):await()) end)

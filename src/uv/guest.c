@@ -13,7 +13,7 @@ struct ag_guest {
   uv_close_cb on_close; /* first: the reactor closes what is left through it */
   uv_poll_t poll;
   int copy;     /* of the guest's descriptor: valid whatever the guest does to its own */
-  lua_State *L; /* a thread with [look] at 1 */
+  lua_State *L; /* a thread; the registry has [look] under its address */
   int anchor;   /* registry reference of the thread */
   bool readable, limits;
 };
@@ -28,17 +28,19 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
 /* Seconds, or [nothing]. The descriptor is watched, and keeps the reactor alive, while the guest wants anything. */
 static double look(ag_guest *guest) {
   lua_State *L = guest->L;
-  lua_settop(L, 1);
-  lua_pushvalue(L, 1);
+  int top = lua_gettop(L); /* a finalizer in [look] may run the loop, which looks again: the stack is not ours alone */
+  if (!lua_checkstack(L, 3))
+    return 0.01;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, L);
   lua_pushboolean(L, guest->readable);
   int status = lua_pcall(L, 1, 1, 0);
   if (status == LUA_ERRMEM) {
-    lua_settop(L, 1);
+    lua_settop(L, top);
     return 0.01; /* ask again soon */
   }
   guest->readable = false;
   double seconds = status == LUA_OK && lua_isnumber(L, -1) ? lua_tonumber(L, -1) : nothing;
-  lua_settop(L, 1);
+  lua_settop(L, top);
   if (seconds == nothing)
     uv_poll_stop(&guest->poll);
   else if (!uv_is_active((uv_handle_t *)&guest->poll))
@@ -69,11 +71,18 @@ double ag_guest_timeout(ag_guest *guest) {
 
 bool ag_guest_alive(ag_guest *guest) { return guest != NULL && look(guest) != nothing; }
 
+/* Takes a thread and its function out of the registry. */
+static void forget(lua_State *L, const lua_State *thread, int anchor) {
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, thread);
+  luaL_unref(L, LUA_REGISTRYINDEX, anchor);
+}
+
 void ag_guest_leave(ag_guest *guest) {
   if (guest == NULL)
     return;
   uv_poll_stop(&guest->poll);
-  luaL_unref(guest->L, LUA_REGISTRYINDEX, guest->anchor);
+  forget(guest->L, guest->L, guest->anchor);
 }
 
 static void on_close(uv_handle_t *handle) {
@@ -96,10 +105,10 @@ static int join(lua_State *L) {
   lua_State *thread = lua_newthread(L);
   int anchor = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_pushvalue(L, 2);
-  lua_xmove(L, thread, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, thread);
   ag_guest *guest = calloc(1, sizeof *guest);
   if (guest == NULL) {
-    luaL_unref(L, LUA_REGISTRYINDEX, anchor);
+    forget(L, thread, anchor);
     return luaL_error(L, "not enough memory");
   }
   int copy = dup(fd);
@@ -108,7 +117,7 @@ static int join(lua_State *L) {
     if (copy >= 0)
       close(copy);
     free(guest);
-    luaL_unref(L, LUA_REGISTRYINDEX, anchor);
+    forget(L, thread, anchor);
     return ag_uv_error(L, status, "join", NULL);
   }
   guest->on_close = on_close;
