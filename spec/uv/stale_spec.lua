@@ -302,6 +302,7 @@ describe("a child that was reaped", function()
     ]]
     assert.equal("over\n", output)
     assert.equal(0, status or 0)
+    if sanitized then return end -- strace's child could not load the library
     local traced = os.tmpname()
     local script = os.tmpname()
     system.spill(script, [[
@@ -316,8 +317,7 @@ describe("a child that was reaped", function()
         end
       end)
     ]])
-    assert(os.execute(("unset LD_PRELOAD; ASAN_OPTIONS= strace -qq -e trace=kill,tgkill -o %s lua5.4 %s")
-      :format(traced, script)) or os.getenv("LD_PRELOAD"))
+    assert(os.execute(("strace -qq -e trace=kill,tgkill -o %s lua5.4 %s"):format(traced, script)))
     assert.is_nil(system.slurp(traced):find("kill(", 1, true))
     os.remove(traced)
     os.remove(script)
