@@ -201,8 +201,13 @@ bool reaches(const node *n, const node *task) {
   return search(n, task, seen);
 }
 
+/* Nobody can ask any more how it ended, and the model is not sure. */
+static bool unknown(const node *n) { return W.loose && !n->known; }
+
 /* The error object [index] of a list stands for how [n] ended. */
 static bool fits_place(lua_State *L, int index, node *n) {
+  if (unknown(n))
+    return true;
   if (observe(L, n) == AG_RESULT)
     return fits_result(L, index, n);
   if (n->state == AG_PENDING || !lua_istable(L, index))
@@ -218,6 +223,8 @@ static bool fits_place(lua_State *L, int index, node *n) {
 bool fits_result(lua_State *L, int index, node *n) {
   luaL_checkstack(L, 10, NULL);
   index = lua_absindex(L, index);
+  if (unknown(n))
+    return true;
   if (n->state != AG_RESULT)
     return false;
   if (n->kind == SHIELD)
@@ -240,6 +247,8 @@ bool fits_result(lua_State *L, int index, node *n) {
 bool fits_error(lua_State *L, int index, node *n) {
   luaL_checkstack(L, 10, NULL);
   index = lua_absindex(L, index);
+  if (unknown(n))
+    return true;
   if (n->state != AG_FAILED && n->state != AG_CANCELLED)
     return false;
   if (is_cancelled_error(L, index))

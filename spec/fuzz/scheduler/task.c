@@ -62,10 +62,10 @@ static void check_wait(lua_State *L, frame *f, bool failed, bool suspended) {
       wrong("the error raised inside is gone");
     return;
   }
-  if (f->refusing && suspended)
-    wrong("a wait across a C call worked");
   if (f->wait == WITHIN || (f->refusing && failed))
     return;
+  if (f->refusing && suspended && f->wait != ELSE) /* what catches errors itself goes on in a continuation, too */
+    wrong("a wait across a C call worked");
   if (f->wait == RUN && failed && W.limited && !n->started && n->state == AG_PENDING) { /* no task was made */
     settle(n, AG_CANCELLED, 0);
     return;
