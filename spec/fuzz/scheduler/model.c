@@ -99,8 +99,9 @@ static void note(lua_State *L, node *n, ag_future_status state) {
   case FUTURE:
     fine = state == AG_CANCELLED && W.loose;
     break;
-  case TASK: /* one that has begun says itself how it ends */
-    fine = state == AG_CANCELLED && (closed || (!n->started && (n->must_cancel || W.loose)));
+  case TASK:                                    /* one that has begun says itself how it ends */
+    fine = (state == AG_FAILED && W.limited) || /* its budget ends it */
+           (state == AG_CANCELLED && (closed || (!n->started && (n->must_cancel || W.loose))));
     break;
   case OPERATION:
     fine = state == AG_CANCELLED ? W.loose : state == AG_FAILED && (n->answer_failed || n->given_up);
