@@ -1,7 +1,9 @@
 /* A host that takes its steps from its arguments, for limits_spec.lua:
 **   memory=BYTES reserve=BYTES   the cap; before everything else
-**   instructions= seconds= signal= grace= tasks= timers= callbacks= items= handles= string= chunk= elements=   set a
-*field
+**   from=BYTES   the memory comes from another allocator, which has no larger blocks than this; before everything else
+**   instructions= seconds= signal= grace= tasks= timers= callbacks= items= handles= string= chunk= elements=   each
+*sets
+**                a field
 **   limit        ag_set_limits with the fields so far        unlimit   ag_set_limits(NULL)
 **   restrict     ag_restrict(NULL)                            restrict=a,b,c
 **   do=CODE      runs Lua code outside of tasks
@@ -86,6 +88,17 @@ static void restrict_to(host *h, char *names) {
   expect_ok(h, ag_restrict(h->L, allow), "ag_restrict");
 }
 
+/* The host's own allocator: its largest block is at [data]. */
+static void *allocate(void *data, void *block, size_t old, size_t size) {
+  (void)old;
+  if (size > *(size_t *)data)
+    return NULL;
+  if (size > 0)
+    return realloc(block, size);
+  free(block);
+  return NULL;
+}
+
 /* A field of the limits, or false. */
 static bool set_field(host *h, const char *name, const char *value) {
   static const struct {
@@ -112,7 +125,12 @@ static bool set_field(host *h, const char *name, const char *value) {
     h->memory.limit = (size_t)atof(value);
   else if (strcmp(name, "reserve") == 0)
     h->memory.reserve = (size_t)atof(value);
-  else
+  else if (strcmp(name, "from") == 0) {
+    static size_t largest;
+    largest = (size_t)atof(value);
+    h->memory.from = allocate;
+    h->memory.data = &largest;
+  } else
     return false;
   return true;
 }

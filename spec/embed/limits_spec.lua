@@ -276,3 +276,20 @@ describe("setting limits", function()
     assert.truthy(output:find("no timer with the signal %d+ can be had"), output)
   end)
 end)
+
+describe("limits at their edges", function()
+  it("are refused where they cannot be counted", function()
+    assert.equal("ag_set_limits: ag_set_limits: instructions must fit 63 bits\n", limited("instructions=1e19", "limit"))
+  end)
+
+  it("may be longer than any step, and be set again", function()
+    assert.equal("ran\nran\n", limited("seconds=2e6", "limit", "spawn=print('ran')", "run=1", "unlimit", "limit",
+      "spawn=print('ran')", "run=1"))
+  end)
+
+  it("are those of the allocator that the memory comes from, too", function()
+    local output = limited("from=1e5", "spawn=print(pcall(string.rep, 'x', 200000)) print(#string.rep('x', 50000))",
+      "run=1")
+    assert.equal("false\tnot enough memory\n50000\n", output)
+  end)
+end)

@@ -131,8 +131,7 @@ static int safe_load(lua_State *L) {
   }
   if (has_env) {
     lua_pushvalue(L, 4);
-    if (lua_setupvalue(L, -2, 1) == NULL)
-      lua_pop(L, 1);
+    lua_setupvalue(L, -2, 1); /* a text always has one */
   }
   return 1;
 }
