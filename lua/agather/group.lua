@@ -81,6 +81,10 @@ end
 ---@param options? table as of agather.create_task
 function TaskGroup:create_task(awaitable, options)
   check.awaitable(awaitable, 1, "create_task")
+  local kind = check.type_name(awaitable)
+  if kind == "Future" or kind == "Task" then
+    check.fail(1, "create_task", "coroutine expected, got a future or task that is scheduled already")
+  end
   if options ~= nil then check_options(options) end
   check_open(self, awaitable)
   return add(self, agather.create_task(awaitable, options))

@@ -260,6 +260,7 @@ describe("a request is refused", function()
     refused("bad URL", "GET", "http://")
     refused("bad URL", "GET", "http://[::1/")
     refused("bad URL", "GET", "http://a%7f.example/")
+    refused("it holds a byte that no URL has", "GET", "http://[fe80::1%25e\xffth0]/")
     refused("bad URL", "GET", "http://host:99999/")
   end)
 

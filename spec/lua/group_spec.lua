@@ -1363,4 +1363,15 @@ describe("The options of a TaskGroup's task", function()
     local options = { name = "named", context = agather.copy_context(), eager_start = true }
     assert.equal("named", group:create_task(function() end, options):get_name())
   end))
+
+  it("are no good without a coro: what is scheduled already is an error with the line of the script", async(function()
+    local group <close> = agather.TaskGroup()
+    local here = debug.getinfo(1, "S").short_src
+    for _, scheduled in ipairs { agather.future(), agather.spawn(function() end) } do
+      local raised = raises("bad argument #1 to 'create_task' (coroutine expected, got a future or task", function()
+        group:create_task(scheduled)
+      end)
+      assert.equal(1, raised:find(here, 1, true), raised)
+    end
+  end))
 end)

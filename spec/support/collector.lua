@@ -4,5 +4,5 @@ local mode = os.getenv("AGATHER_COLLECTOR")
 if mode == "generational" then
   collectgarbage("generational", 1, 1)
 elseif mode == "incremental" then
-  collectgarbage("incremental", 0)
+  collectgarbage("incremental", 1)
 end

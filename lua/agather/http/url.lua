@@ -32,6 +32,7 @@ function url.parse(text, base)
     if parts then parts.user, parts.password = user, password end
   end
   if not parts then return nil, problem end
+  if parts.url:find("[^\33-\126]") then return nil, "it holds a byte that no URL has" end -- curl takes any in a zone
   if parts.scheme ~= "http" and parts.scheme ~= "https" then
     return nil, ("the scheme '%s' is not http or https"):format(parts.scheme)
   end
