@@ -27,12 +27,13 @@ local function write_file(path, text)
   file:write(text)
 end
 
---- A free port of 127.0.0.1: taken and given back.
----@return integer
-function servers.free_port()
+--- Two free ports of 127.0.0.1: taken and given back.
+---@return integer port, integer other_port
+function servers.free_ports()
   return agather.run(function()
     local listener <close> = agather.net.listen("127.0.0.1", 0)
-    return (select(2, listener:local_address()))
+    local other <close> = agather.net.listen("127.0.0.1", 0)
+    return (select(2, listener:local_address())), (select(2, other:local_address()))
   end)
 end
 
@@ -160,7 +161,7 @@ function servers.nginx(files, extra)
   shell("mkdir " .. directory .. "/html " .. directory .. "/html/private")
   for name, content in pairs(files) do write_file(directory .. "/html/" .. name, content) end
   write_file(directory .. "/users", "user:" .. shell("openssl passwd -apr1 'pass word'"))
-  local port, tls_port = servers.free_port(), servers.free_port()
+  local port, tls_port = servers.free_ports()
   local text = configuration:gsub("EXTRA", extra or ""):gsub("DIR", directory):gsub("PORT", port):gsub("TLS", tls_port)
   write_file(directory .. "/nginx.conf", text)
   shell("chmod -R go+rX " .. directory)
