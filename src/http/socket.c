@@ -121,8 +121,6 @@ static http_socket *watch(http_sockets *all, curl_socket_t fd) {
 static void on_socket(uv_poll_t *poll, int status, int events) {
   http_socket *s = poll->data;
   http_sockets *all = s->all;
-  if (status < 0)
-    s->events = 0; /* libuv has stopped it */
   if (!s->wanted) {
     /* An idle connection: its peer has closed it, which curl finds out when it looks at it next. */
     uv_poll_stop(poll);
@@ -131,7 +129,17 @@ static void on_socket(uv_poll_t *poll, int status, int events) {
   }
   if (all->turn_begins)
     http_sockets_turn(all);
-  int flags = status < 0 ? CURL_CSELECT_ERR : 0;
+  /* What is wrong with it curl learns from the socket: it takes a CURL_CSELECT_ERR alone for the end of the transfer,
+  ** though an answer may have come before a connection was reset, and one that was reset while it was idle may be
+  ** replaced. libuv has stopped it, and tells not for what it is ready. It goes on with one that curl has read from,
+  ** for there may be more; another curl may close behind our back, and libuv must not come across it. */
+  if (status < 0) {
+    events = s->events;
+    s->events = 0;
+    if ((s->connected || (events & UV_READABLE)) && uv_poll_start(poll, events, on_socket) == 0)
+      s->events = events;
+  }
+  int flags = 0;
   if (events & UV_READABLE)
     flags |= CURL_CSELECT_IN;
   if (events & UV_WRITABLE)
