@@ -14,6 +14,7 @@ typedef struct frame {
   /* the wait in progress */
   enum { ELSE, AWAIT, INSIDE, WITHIN, RUN, HOLD, HELD, PUT, GET } wait;
   bool swallow, queue_shut, was_pending;
+  bool waits_itself; /* the call inside which a program runs, and a cancellation may end there */
   node *awaited;
   struct frame *inner;
   int primitive;
@@ -103,6 +104,8 @@ static bool waited(lua_State *L, frame *f, int status, bool suspended) {
     suspended = is_cancelled_error(L, -1) || !(f->queue_shut || W.limited);
   f->task->waits = NULL;
   check_wait(L, f, failed, suspended);
+  if (f->waits_itself) /* groups and deadlines take cancellations back, and a __close may catch one */
+    f->task->must_cancel = false;
   P.items_put += f->wait == PUT && !failed;
   P.items_got += f->wait == GET && !failed;
   if (f->wait == HOLD && !failed && ++P.holders[f->task->loop][f->primitive] > f->primitive + 1)
@@ -183,7 +186,8 @@ static bool run_inside(lua_State *L, frame *f, const char *kind, int count, int 
   if (inner == NULL)
     return true;
   inner->refusing = f->refusing || kind[0] == 'r';
-  W.loose = W.loose || kind[0] == 'w' || (kind[0] == 'i' && how == count - 1);
+  f->waits_itself = kind[0] == 'w' || (kind[0] == 'i' && how == count - 1);
+  W.loose = W.loose || f->waits_itself;
   W.knots = W.knots || (kind[0] == 'w' && how == 2); /* its child may wait for this task */
   W.circles = W.circles || W.knots;
   f->inner = inner;
@@ -275,7 +279,7 @@ static bool step_frame(lua_State *L, frame *f, bool *ends) {
   P.budget--;
   int operand = next(&f->code);
   f->swallow = operation & 1;
-  f->queue_shut = false;
+  f->queue_shut = f->waits_itself = false;
   f->wait = ELSE;
   switch ((operation - 128) / 2 % 15) {
   case 0:
