@@ -456,8 +456,8 @@ void act(lua_State *L, program *code, int loop, bool running) {
   case 21:
     ask(L, n);
     break;
-  case 22: /* the library alone keeps it from now on */
-    if (n != NULL && n->kind == TASK && n->started) {
+  case 22: /* the library alone keeps it from now on; where a budget may end it, nobody could tell */
+    if (!W.limited && n != NULL && n->kind == TASK && n->started) {
       lua_pushnil(L);
       set_value(L, n);
     }

@@ -3,6 +3,7 @@
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 world W;
 
@@ -52,6 +53,20 @@ bool is_cancelled_error(lua_State *L, int index) {
   bool is = lua_toboolean(L, -1);
   lua_pop(L, 1);
   return is;
+}
+
+bool is_limit_error(lua_State *L, int index, const char *name) {
+  if (!lua_istable(L, index) && !lua_isuserdata(L, index))
+    return false;
+  bool is = lua_getfield(L, index, "limit") == LUA_TSTRING;
+  is = is && (name == NULL || strcmp(lua_tostring(L, -1), name) == 0);
+  lua_pop(L, 1);
+  return is;
+}
+
+void note_spent(node *n) {
+  W.spent = W.loose = true;
+  n->must_cancel = false;
 }
 
 void push_raised(lua_State *L, int index) {
@@ -116,6 +131,9 @@ static void note(lua_State *L, node *n, ag_future_status state) {
     fine = state == n->children[0]->state || (state == AG_CANCELLED && W.loose);
     break;
   }
+  n->stopped = n->kind == TASK && state == AG_FAILED;
+  if (n->stopped && n->started)
+    note_spent(n);
   if (!fine)
     wrong("node %d, a %s, %s of itself (%d results, %d failures)", number(n), names[n->kind], states[state], results,
           failures);
@@ -256,6 +274,8 @@ bool fits_error(lua_State *L, int index, node *n) {
     return may_be_cancellation(n);
   if (n->state == AG_CANCELLED)
     return false;
+  if (n->stopped)
+    return is_limit_error(L, index, n->started ? "instructions" : NULL);
   if (n->kind == OPERATION && (n->given_up || n->tag == 0))
     return !lua_isinteger(L, index);
   if (n->kind != GATHER && n->kind != SHIELD)

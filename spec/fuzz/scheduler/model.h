@@ -22,7 +22,8 @@ struct node {
   int watches, watched;   /* callbacks that were asked for, and that have come */
   /* tasks */
   bool started, must_cancel, visiting;
-  node *waits; /* what it awaits; NULL: something else, or nothing */
+  bool stopped; /* the library has ended it, at a limit */
+  node *waits;  /* what it awaits; NULL: something else, or nothing */
   /* gathers, and shields with one child */
   node *children[CHILDREN];
   int count, height;
@@ -39,6 +40,7 @@ typedef struct world {
   node nodes[NODES];
   int count;
   bool loose, circles, limited;
+  bool spent; /* a budget: what ran then may have stopped anywhere, holding anything */
   bool knots; /* a group and its tasks may wait for each other: it takes every cancellation, as asyncio's does */
   lua_Integer next_tag;
 } world;
@@ -58,6 +60,10 @@ int number(const node *n);
 /* A number that stands for a result or an error: itself, or where it is. */
 lua_Integer tag_of(lua_State *L, int index);
 bool is_cancelled_error(lua_State *L, int index);
+/* Whether it is of the limit [name]; NULL: of any. */
+bool is_limit_error(lua_State *L, int index, const char *name);
+/* A budget was spent: notes that the model is not sure any more. */
+void note_spent(node *n);
 /* Pushes what was raised, of an error object. [-0, +1] */
 void push_raised(lua_State *L, int index);
 /* A new result or error; pushed. [-0, +1] */

@@ -20,8 +20,6 @@ typedef struct frame {
   int primitive;
 } frame;
 
-static int frame_count;
-
 static frame frames[FRAMES];
 
 /* ---- what tasks do: they wait ---- */
@@ -57,6 +55,8 @@ static int end_frame(lua_State *L, frame *f, bool failed) {
 static void check_wait(lua_State *L, frame *f, bool failed, bool suspended) {
   node *t = f->task, *n = f->awaited;
   if (f->wait == INSIDE) {
+    if (failed && W.limited && is_limit_error(L, -1, "instructions"))
+      note_spent(t);
     if (!W.loose && failed && f->inner->ended && tag_of(L, -1) != f->inner->error)
       wrong("another error than that raised inside: %s", luaL_tolstring(L, -1, NULL));
     if (!W.loose && !failed && (!f->inner->ended || f->inner->error != 0))
@@ -69,6 +69,10 @@ static void check_wait(lua_State *L, frame *f, bool failed, bool suspended) {
     wrong("a wait across a C call worked");
   if (f->wait == RUN && failed && W.limited && !n->started && n->state == AG_PENDING) { /* no task was made */
     settle(n, AG_CANCELLED, 0);
+    return;
+  }
+  if (failed && W.limited && is_limit_error(L, -1, "instructions") && (n == NULL || n->kind != TASK || !n->stopped)) {
+    note_spent(t);
     return;
   }
   bool cancelled = failed && is_cancelled_error(L, -1), must = suspended && t->must_cancel;
