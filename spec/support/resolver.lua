@@ -3,8 +3,13 @@ local resolver = {}
 
 local dnsmasq = "/usr/sbin/dnsmasq"
 
--- An address of the loopback network that nothing else uses.
-local address = "127.87.53.1"
+-- An address of the loopback network that nothing else uses, nor another run of the specs.
+local function new_address()
+  local file <close> = assert(io.open("/dev/urandom", "rb"))
+  local one, two, three = file:read(3):byte(1, 3)
+  return ("127.%d.%d.%d"):format(64 + one // 2, two, 1 + three % 254)
+end
+local address = new_address()
 
 local function write(path, text)
   local file = assert(io.open(path, "w"))

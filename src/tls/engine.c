@@ -286,7 +286,7 @@ static int engine_shutdown(lua_State *L) {
   if (!e->shut && e->failure.code[0] == '\0' && SSL_is_init_finished(e->ssl)) {
     tls_clear_errors();
     if (SSL_shutdown(e->ssl) < 0) { /* 0: sent, and the peer has sent none yet */
-      tls_failure failure;
+      tls_failure failure = {"", ""};
       tls_failure_take(&failure, NULL);
       return tls_failed(L, &failure);
     }
