@@ -13,8 +13,8 @@ local report = require "bench.report"
 local shell = require "bench.shell"
 
 local rounds_default = 5
--- A row that has taken so long goes on after so many rounds only with those that its bound compares.
-local enough_seconds, enough_rounds = 40, 3
+-- A row that has taken so long goes on only with those that its bound compares.
+local enough_seconds = 30
 local server_seconds, quick_server_seconds = 2, 0.4
 local units_to_time, quick_units, most_runs = 300000, 10000, 50 -- in one process: runs of a work, of so many units
 local message_size = 1024
@@ -195,7 +195,7 @@ local function measure_row(row, peers, options)
       end
       ::next::
     end
-    if round >= enough_rounds and os.time() - started > enough_seconds then only = compared(row) end
+    if os.time() - started > enough_seconds then only = compared(row) end
   end
   return results
 end
