@@ -115,7 +115,7 @@ local measurements = {}
 
 function measurements.tasks(row, peer, count, options)
   local units = options.quick and quick_units or units_to_time
-  local runs = math.max(1, math.min(most_runs, units // count))
+  local runs = row.runs or math.max(1, math.min(most_runs, units // count))
   return run(("%s %s %d %d"):format(peer.tasks, row.work, count, runs))
 end
 
