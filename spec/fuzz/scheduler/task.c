@@ -67,7 +67,8 @@ static void check_wait(lua_State *L, frame *f, bool failed, bool suspended) {
     return;
   if (f->refusing && suspended && f->wait != ELSE) /* what catches errors itself goes on in a continuation, too */
     wrong("a wait across a C call worked");
-  if (f->wait == RUN && failed && W.limited && !n->started && n->state == AG_PENDING) { /* no task was made */
+  if (f->wait == RUN && failed && !n->started && n->state == AG_PENDING && is_limit_error(L, -1, NULL)) {
+    t->must_cancel = t->must_cancel || n->must_cancel; /* no task was made: it has not taken the cancellation */
     settle(n, AG_CANCELLED, 0);
     return;
   }
