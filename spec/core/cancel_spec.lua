@@ -270,6 +270,37 @@ describe("task:cancel", function()
     end)
   end)
 
+  it("reaches a task that cancels itself before it closes a circle of awaiters", function()
+    virtual(function()
+      local first, second
+      first = agather.spawn(function()
+        agather.sleep(0)
+        first:cancel("mine")
+        local _, err = pcall(second.await, second)
+        return err.message
+      end)
+      second = agather.spawn(function() return first:await() end)
+      assert.equal("mine", second:await())
+    end)
+  end)
+
+  it("reaches a task that cancels itself before it awaits a gather of itself", function()
+    virtual(function()
+      local task, other, both
+      task = agather.spawn(function()
+        agather.sleep(0)
+        both = agather.gather(task, other)
+        task:cancel()
+        return (pcall(both.await, both))
+      end)
+      other = agather.spawn(agather.sleep, 10)
+      assert.is_false(task:await())
+      assert.is_true(other:cancelled())
+      local _, err = pcall(both.await, both)
+      assert.is_true(agather.is_error(err, agather.CancelledError))
+    end)
+  end)
+
   it("takes any value as message", function()
     virtual(function()
       local message = { code = 1 }

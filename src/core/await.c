@@ -147,6 +147,9 @@ int ag_await_future(lua_State *L, ag_state *S) {
     if (!ag_cancel(L, S, 1)) {
       ag_task_throw(L, S, task);
       lua_pop(L, 1);
+    } else if (task->must_cancel) { /* it came back in a circle, which nothing else would wake */
+      ag_link_remove(&task->timer.node.link);
+      ag_loop_ready(S->running, &task->timer.node);
     }
     lua_settop(L, 1);
   }
