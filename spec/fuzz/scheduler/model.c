@@ -179,7 +179,8 @@ bool cancel(lua_State *L, node *n) {
     settle(n, AG_CANCELLED, 0);
     return true;
   case TASK:
-    if (n->visiting) {
+    if (n->visiting) { /* in a circle: which of its tasks hears of it is not promised */
+      W.loose = true;
       n->must_cancel = true;
     } else if (n->waits == NULL) {
       n->must_cancel = true;
@@ -191,8 +192,10 @@ bool cancel(lua_State *L, node *n) {
     }
     return true;
   case GATHER:
-    if (n->visiting)
+    if (n->visiting) {
+      W.loose = true;
       return true;
+    }
     n->visiting = true;
     for (int i = 0; i < n->count; i++)
       accepted = cancel(L, n->children[i]) || accepted;

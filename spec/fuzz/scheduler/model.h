@@ -1,7 +1,7 @@
 /* What the scheduler's fuzz target expects of every future, task and gather. A node stands for each: what it must have
 ** become is known here, or, where the loop settles it some turns later, what it may have become.
 ** The model is loose once something cancels unseen: a deadline, a group, a loop that closes. Then a cancellation is
-** accepted anywhere; results and errors are exact all the same. */
+** accepted anywhere; results and errors are exact all the same. So it is once a cancellation has gone in a circle. */
 #ifndef AGATHER_FUZZ_MODEL_H
 #define AGATHER_FUZZ_MODEL_H
 

@@ -176,7 +176,9 @@ static bool await_node(lua_State *L, frame *f, node *n) {
     t->waits = n;
     if (t->must_cancel) {
       t->waits = NULL;
-      t->must_cancel = !cancel(L, n);
+      t->must_cancel = false;
+      bool accepted = cancel(L, n); /* in a circle it comes back */
+      t->must_cancel = t->must_cancel || !accepted;
       t->waits = n;
     }
   }
