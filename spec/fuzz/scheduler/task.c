@@ -13,7 +13,7 @@ typedef struct frame {
   lua_Integer error; /* tag of what left it */
   /* the wait in progress */
   enum { ELSE, AWAIT, INSIDE, WITHIN, RUN, HOLD, HELD, PUT, GET } wait;
-  bool swallow, queue_shut, was_pending;
+  bool swallow, queue_shut, was_pending, got_hold;
   bool waits_itself; /* the call inside which a program runs, and a cancellation may end there */
   node *awaited;
   struct frame *inner;
@@ -101,19 +101,20 @@ static void check_wait(lua_State *L, frame *f, bool failed, bool suspended) {
 /* A wait is over; its result or error is on top, and taken. Whether the program goes on. */
 static bool waited(lua_State *L, frame *f, int status, bool suspended) {
   bool failed = status != LUA_OK && status != LUA_YIELD;
+  f->task->waits = NULL;
   if (failed && f->refusing) /* a continuation gets errors that came without a wait, too */
     suspended = false;
   else if (failed && (f->wait == AWAIT || f->wait == RUN))
     suspended = f->was_pending;
   else if (failed)
     suspended = is_cancelled_error(L, -1) || !(f->queue_shut || W.limited);
-  f->task->waits = NULL;
   check_wait(L, f, failed, suspended);
   if (f->waits_itself) /* groups and deadlines take cancellations back, and a __close may catch one */
     f->task->must_cancel = false;
   P.items_put += f->wait == PUT && !failed;
   P.items_got += f->wait == GET && !failed;
-  if (f->wait == HOLD && !failed && ++P.holders[f->task->loop][f->primitive] > f->primitive + 1)
+  f->got_hold = f->wait == HOLD && !failed;
+  if (f->got_hold && ++P.holders[f->task->loop][f->primitive] > f->primitive + 1)
     wrong("%d tasks hold what %d may", P.holders[f->task->loop][f->primitive], f->primitive + 1);
   f->awaited = NULL;
   if (!failed || f->swallow)
@@ -305,8 +306,7 @@ static bool step_frame(lua_State *L, frame *f, bool *ends) {
   case 8:
     return run_main(L, f, operand);
   case 9:
-    return !hold(L, f, operand) ? false
-                                : f->wait != HOLD || P.holders[f->task->loop][f->primitive] == 0 || hold_on(L, f);
+    return hold(L, f, operand) && (!f->got_hold || hold_on(L, f));
   case 10:
     push_call(L, "wait_event");
     push_primitives(L, f->task->loop);
