@@ -36,6 +36,7 @@ static bool call(lua_State *L, int nargs, const char *what) {
     return true;
   if (!W.limited)
     wrong("%s raised: %s", what, luaL_tolstring(L, -1, NULL));
+  note_if_spent(L, -1, NULL);
   lua_pop(L, 1);
   return false;
 }
@@ -45,7 +46,7 @@ void push_primitives(lua_State *L, int loop) {
   if (lua_rawgeti(L, -1, loop + 1) == LUA_TNIL) {
     lua_pop(L, 1);
     push_call(L, "primitives");
-    lua_call(L, 0, 1);
+    call_prelude(L, 0, 1);
     lua_pushvalue(L, -1);
     lua_rawseti(L, -3, loop + 1);
   }
@@ -323,7 +324,7 @@ static void cancel_handle(lua_State *L, int operand) {
   lua_getfield(L, LUA_REGISTRYINDEX, "handles");
   push_call(L, "cancel_handle");
   if (lua_rawgeti(L, -2, i + 1) != LUA_TNIL) {
-    lua_call(L, 1, 0);
+    call_prelude(L, 1, 0);
     P.handles[i].cancelled = true;
   } else {
     lua_pop(L, 2);
@@ -364,7 +365,7 @@ static void put_nowait(lua_State *L, int loop) {
   lua_getfield(L, -1, "queue");
   lua_remove(L, -2);
   lua_pushinteger(L, 1);
-  lua_call(L, 2, 1);
+  call_prelude(L, 2, 1);
   P.items_put += lua_toboolean(L, -1);
   lua_pop(L, 1);
 }
@@ -372,7 +373,7 @@ static void put_nowait(lua_State *L, int loop) {
 void with_primitives(lua_State *L, const char *what, int loop) {
   push_call(L, what);
   push_primitives(L, loop);
-  lua_call(L, 1, 0);
+  call_prelude(L, 1, 0);
 }
 
 enum { ACTS = 24 };
@@ -465,7 +466,7 @@ void act(lua_State *L, program *code, int loop, bool running) {
   case 23:
     if (operand % 8 == 0 && running) {
       push_call(L, "stop");
-      lua_call(L, 0, 0);
+      call_prelude(L, 0, 0);
       P.stopped = true;
     } else if (!W.destroyed[loop] && P.held[loop] == 0 && !P.blocking[loop]) {
       ag_loop_hold(W.loops[loop]);

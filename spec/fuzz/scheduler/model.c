@@ -49,7 +49,7 @@ bool is_cancelled_error(lua_State *L, int index) {
   index = lua_absindex(L, index);
   lua_getfield(L, LUA_REGISTRYINDEX, "is_cancelled");
   lua_pushvalue(L, index);
-  lua_call(L, 1, 1);
+  call_prelude(L, 1, 1);
   bool is = lua_toboolean(L, -1);
   lua_pop(L, 1);
   return is;
@@ -66,7 +66,15 @@ bool is_limit_error(lua_State *L, int index, const char *name) {
 
 void note_spent(node *n) {
   W.spent = W.loose = true;
-  n->must_cancel = false;
+  if (n != NULL)
+    n->must_cancel = false;
+}
+
+bool note_if_spent(lua_State *L, int index, node *n) {
+  bool is = W.limited && is_limit_error(L, index, "instructions");
+  if (is)
+    note_spent(n);
+  return is;
 }
 
 void push_raised(lua_State *L, int index) {
@@ -86,6 +94,13 @@ lua_Integer push_tagged(lua_State *L, bool error) {
   else
     lua_pushinteger(L, tag);
   return tag_of(L, -1);
+}
+
+void call_prelude(lua_State *L, int nargs, int nresults) {
+  if (lua_pcall(L, nargs, nresults, 0) == LUA_OK)
+    return;
+  note_if_spent(L, -1, NULL);
+  lua_error(L);
 }
 
 static bool may_be_cancellation(const node *n) {

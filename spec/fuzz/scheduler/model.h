@@ -62,8 +62,12 @@ lua_Integer tag_of(lua_State *L, int index);
 bool is_cancelled_error(lua_State *L, int index);
 /* Whether it is of the limit [name]; NULL: of any. */
 bool is_limit_error(lua_State *L, int index, const char *name);
-/* A budget was spent: notes that the model is not sure any more. */
+/* A budget was spent, in [n] or, NULL, elsewhere: notes that the model is not sure any more. */
 void note_spent(node *n);
+/* The same if the error at [index] says so; whether it does. */
+bool note_if_spent(lua_State *L, int index, node *n);
+/* lua_call for functions of the prelude, which a budget may stop: notes that. [-(nargs + 1), +nresults] */
+void call_prelude(lua_State *L, int nargs, int nresults);
 /* Pushes what was raised, of an error object. [-0, +1] */
 void push_raised(lua_State *L, int index);
 /* A new result or error; pushed. [-0, +1] */

@@ -54,9 +54,17 @@ static int end_frame(lua_State *L, frame *f, bool failed) {
 /* What a wait gave is what it must. [suspended]: the loop ran meanwhile. */
 static void check_wait(lua_State *L, frame *f, bool failed, bool suspended) {
   node *t = f->task, *n = f->awaited;
+  if (failed && f->wait == RUN && !f->refusing && !n->started && n->state == AG_PENDING &&
+      is_limit_error(L, -1, NULL)) {
+    t->must_cancel = t->must_cancel || n->must_cancel; /* no task was made: it has not taken the cancellation */
+    settle(n, AG_CANCELLED, 0);
+    note_if_spent(L, -1, t);
+    return;
+  }
+  bool of_another = n != NULL && n->kind == TASK && n->stopped; /* its budget, not that of this task */
+  if (failed && !of_another && note_if_spent(L, -1, t))
+    return;
   if (f->wait == INSIDE) {
-    if (failed && W.limited && is_limit_error(L, -1, "instructions"))
-      note_spent(t);
     if (!W.loose && failed && f->inner->ended && tag_of(L, -1) != f->inner->error)
       wrong("another error than that raised inside: %s", luaL_tolstring(L, -1, NULL));
     if (!W.loose && !failed && (!f->inner->ended || f->inner->error != 0))
@@ -67,15 +75,6 @@ static void check_wait(lua_State *L, frame *f, bool failed, bool suspended) {
     return;
   if (f->refusing && suspended && f->wait != ELSE) /* what catches errors itself goes on in a continuation, too */
     wrong("a wait across a C call worked");
-  if (f->wait == RUN && failed && !n->started && n->state == AG_PENDING && is_limit_error(L, -1, NULL)) {
-    t->must_cancel = t->must_cancel || n->must_cancel; /* no task was made: it has not taken the cancellation */
-    settle(n, AG_CANCELLED, 0);
-    return;
-  }
-  if (failed && W.limited && is_limit_error(L, -1, "instructions") && (n == NULL || n->kind != TASK || !n->stopped)) {
-    note_spent(t);
-    return;
-  }
   bool cancelled = failed && is_cancelled_error(L, -1), must = suspended && t->must_cancel;
   if (n != NULL && f->wait == RUN && !n->started && n->must_cancel && n->state == AG_PENDING)
     settle(n, AG_CANCELLED, 0);
@@ -139,7 +138,7 @@ static void let_go(lua_State *L, frame *f) {
   P.holders[f->task->loop][f->primitive]--;
   push_call(L, "release");
   push_primitive(L, f);
-  lua_call(L, 1, 0);
+  call_prelude(L, 1, 0);
 }
 
 static bool sleep_for(lua_State *L, frame *f, int operand) {
