@@ -138,7 +138,8 @@ static void note(lua_State *L, node *n, ag_future_status state) {
     break;
   case GATHER:
     if (state == AG_RESULT)
-      fine = results + failures == n->count && (failures == 0 || n->return_exceptions);
+      fine = results + failures == n->count && (failures == 0 || n->return_exceptions) &&
+             (!n->cancel_requested || W.loose); /* also where its children took the cancellation */
     else
       fine = state == AG_FAILED && (n->return_exceptions || failures == 0 ? n->cancel_requested || W.loose : true);
     break;
