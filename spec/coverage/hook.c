@@ -1,7 +1,6 @@
 /* Which lines of Lua run: a module that LUA_INIT loads into each process of the specs (see .ci/coverage). A hook of C
-*is
-** inherited by every thread that is made later, which debug.sethook's is not. When the state closes, "file:line" for
-** each line of lua/agather goes into a file of its own in the directory AGATHER_COVERAGE. */
+** is inherited by every thread that is made later, which debug.sethook's is not. When the state closes, "file:line"
+** for each line of lua/agather goes into a file of its own in the directory AGATHER_COVERAGE. */
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>

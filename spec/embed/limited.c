@@ -1,9 +1,8 @@
 /* A host that takes its steps from its arguments, for limits_spec.lua:
 **   memory=BYTES reserve=BYTES   the cap; before everything else
 **   from=BYTES   the memory comes from another allocator, which has no larger blocks than this; before everything else
-**   instructions= seconds= signal= grace= tasks= timers= callbacks= items= handles= string= chunk= elements=   each
-*sets
-**                a field
+**   instructions= seconds= signal= grace= tasks= timers= callbacks= items= handles= string= chunk= elements=
+**                each sets a field
 **   limit        ag_set_limits with the fields so far        unlimit   ag_set_limits(NULL)
 **   restrict     ag_restrict(NULL)                            restrict=a,b,c
 **   do=CODE      runs Lua code outside of tasks

@@ -148,8 +148,7 @@ static void compare(census before) {
 }
 
 /* Where Lua lacks memory to call a finalizer it warns, and does not try again: what that would give back is left. Not
- *so
- ** where the finalizer itself has failed. */
+** so where the finalizer itself has failed. */
 static void on_warning(void *data, const char *message, int more) {
   (void)data, (void)more;
   if (strstr(message, "not enough memory") != NULL && lua_memory.to_call)

@@ -1,6 +1,5 @@
 /* luaopen_agather_curl: what lua/agather/http is made of. It is a shared object of its own because libcurl brings
- *thirty
- ** others with it. */
+** thirty others with it. */
 #include "http/transfer.h"
 
 __attribute__((visibility("default"))) int luaopen_agather_curl(lua_State *L);

@@ -15,8 +15,7 @@ enum {
 };
 
 /* A socket that libuv watches. In [at] by its descriptor until curl closes that; the memory lives until libuv has
- *closed
- ** the poll handle. */
+** closed the poll handle. */
 struct http_socket {
   uv_close_cb on_close; /* first: the reactor closes what is left through it */
   uv_poll_t poll;

@@ -1,6 +1,5 @@
 /* The sockets of curl, watched by libuv, and whose turn it is. Knows curl's callbacks for sockets; what is done when
- *one
- ** is ready is its owner's business, who embeds this. Loop's thread; nothing here raises. */
+** one is ready is its owner's business, who embeds this. Loop's thread; nothing here raises. */
 #ifndef AG_HTTP_SOCKET_H
 #define AG_HTTP_SOCKET_H
 

@@ -1,8 +1,7 @@
 /* JSON to Lua by jansson: integers stay integers of 64 bits. luaopen_agather_jansson; lua/agather/json.lua documents
- *it.
- **
- ** jansson's tree is held by a userdata while Lua values are made of it, so that an error in between, such as a lack of
- ** memory, frees it. */
+** it.
+** jansson's tree is held by a userdata while Lua values are made of it, so that an error in between, such as a lack of
+** memory, frees it. */
 #include <jansson.h>
 #include <string.h>
 

@@ -61,8 +61,7 @@ void tls_failure_set(tls_failure *failure, const char *code, const char *format,
 /* Pushes nil, code, text. Raises "not enough memory" where that is the code. [-0, +3, e] */
 int tls_failed(lua_State *L, const tls_failure *failure);
 /* Says in [failure] why [certificate] (may be NULL) was not accepted: [error] is an X509_V_ERR; [name] the host that
- *was
- ** asked for, or NULL. */
+** was asked for, or NULL. */
 void tls_failure_verify(tls_failure *failure, long error, X509 *certificate, const char *name);
 
 /* Pushes a table that describes [certificate]. [-0, +1, e] */

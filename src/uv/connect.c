@@ -208,8 +208,7 @@ static int run_race(lua_State *L, race *r) {
 
 /* uv.connect(addresses, port, name, stagger, nodelay, keepalive, local_host, local_port): a stream. [addresses] is a
 ** list of numeric ones in the order to be tried, [stagger] the seconds that an attempt has alone, [keepalive] seconds
-*or
-** nil. Raises OSError. */
+** or nil. Raises OSError. */
 static int connect_tcp(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   int port = ag_check_port(L, 2);

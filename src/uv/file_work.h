@@ -9,8 +9,7 @@
 #include "uv/uv.h"
 
 /* AG_FILE_CHUNK: bytes that one piece of work reads, or that are gathered before they are written; AG_FILE_BIG_CHUNK
- *where it is known
- ** that as much is wanted. */
+** where it is known that as much is wanted. */
 enum { AG_FILE_CHUNK = 65536, AG_FILE_BIG_CHUNK = 1 << 20 };
 
 typedef enum ag_file_work { AG_FILE_READ, AG_FILE_WRITE, AG_FILE_SYNC, AG_FILE_MEASURE, AG_FILE_CLOSE } ag_file_work;

@@ -1,7 +1,6 @@
 /* The guest is asked through a function in Lua, look(readable), which returns the seconds that it can wait for, or nil
 ** where it wants nothing, and which schedules its turn on agather's loop when one is due. It is called on a thread of
-*its
-** own: a wait may come from any. */
+** its own: a wait may come from any. */
 #include "uv/guest.h"
 
 #include <errno.h>

@@ -1,7 +1,6 @@
 /* A job has two owners: the pool while it is busy, and a userdata on the stack of the function that waits. The last
 ** frees it. Where a result must not wait for the collector, Lua holds the userdata: job:run() waits, and <close> lets
-*go
-** of what came for a task that was cancelled when it had been woken and had not run yet. */
+** go of what came for a task that was cancelled when it had been woken and had not run yet. */
 #include "uv/job.h"
 
 #include <stdlib.h>

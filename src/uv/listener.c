@@ -1,6 +1,6 @@
 /* Listeners: accepting connections on TCP and Unix sockets. The descriptor is accepted by the task that asks, so
- *running
- ** out of descriptors is an error of accept() and the connections wait in the system until there are some again. */
+** running out of descriptors is an error of accept() and the connections wait in the system until there are some
+** again. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,7 +1,6 @@
 /* libuv begins all the threads of its pool with the first work it gets, and aborts where the system refuses one: beyond
 ** RLIMIT_NPROC, or in a container that may have so many. So as many are begun here first, and ended. What another
-*thread
-** or process takes in the moment between is beyond help. */
+** thread or process takes in the moment between is beyond help. */
 #include "uv/pool.h"
 
 #include <sched.h>

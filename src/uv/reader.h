@@ -1,6 +1,6 @@
 /* Lua's read formats over bytes that come in pieces: a buffer, what ended it, and "take this, or say that more is
 ** needed". Knows Lua and agather.h, nothing of where bytes come from. Streams embed one; uv.buffer() is one for
-*scripts. */
+** scripts. */
 #ifndef AG_UV_READER_H
 #define AG_UV_READER_H
 

@@ -165,8 +165,7 @@ static bool bulk_room(ag_reader *in, size_t most) {
 }
 
 /* Where little is expected the scratch buffer is read into, so that a stream keeps no more than it got. A reader that
- *was
- ** woken and has not run yet takes what is there first: there is no room until then. */
+** was woken and has not run yet takes what is there first: there is no room until then. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
   ag_stream *s = handle->data;
   ag_reader *in = &s->in;

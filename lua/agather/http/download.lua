@@ -50,18 +50,19 @@ local function length_of(response)
   return math.tointeger(tonumber(response.headers["Content-Length"]))
 end
 
+local function create(path)
+  local opening <close> = uv.fs_open(path, "wx", 438)
+  return opening:run()
+end
+
 -- Opens a file that is new: one that an ended process has left goes, and a link that somebody has put there is not
 -- followed.
 local function open_new(path)
-  local ok, file = pcall(function()
-    local opening <close> = uv.fs_open(path, "wx", 438)
-    return opening:run()
-  end)
+  local ok, file = pcall(create, path)
   if ok then return file end
   if not (agather.is_error(file, agather.OSError) and file.code == "EEXIST") then error(file, 0) end
   fs.remove(path)
-  local opening <close> = uv.fs_open(path, "wx", 438)
-  return opening:run()
+  return create(path)
 end
 
 local under_way = {} -- names of files that are not complete yet
