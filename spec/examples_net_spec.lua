@@ -5,7 +5,7 @@ local net = require "spec.support.net"
 -- Starts an example that listens; waits until it does and calls f(port, process). Ends it.
 local function with_server(name, f)
   local output = net.path()
-  local pipe = assert(io.popen(("timeout 10 lua5.4 examples/%s.lua >%s 2>&1 & echo $!"):format(name, output)))
+  local pipe = assert(io.popen(("timeout --foreground 10 lua5.4 examples/%s.lua >%s 2>&1 & echo $!"):format(name, output)))
   local process = { pid = pipe:read("l") }
   pipe:close()
   function process.read()
@@ -90,7 +90,7 @@ describe("example", function()
       local stream <close> = agather.net.connect("127.0.0.1", port)
       stream:write("a question\n")
       agather.sleep(0.05)
-      os.execute("kill -TERM " .. process.pid) -- timeout hands it on
+      os.execute("kill -TERM " .. process.pid) -- timeout hands it on, and only once with --foreground
       net.eventually(function() return process.read():find("SIGTERM: 1 running\n", 1, true) end, "the signal is heard")
       net.fails("ECONNREFUSED", agather.net.connect, "127.0.0.1", port)
       assert.equal("answer to a question", stream:read())

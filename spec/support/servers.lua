@@ -161,11 +161,17 @@ function servers.nginx(files, extra)
   shell("mkdir " .. directory .. "/html " .. directory .. "/html/private")
   for name, content in pairs(files) do write_file(directory .. "/html/" .. name, content) end
   write_file(directory .. "/users", "user:" .. shell("openssl passwd -apr1 'pass word'"))
-  local port, tls_port = servers.free_ports()
-  local text = configuration:gsub("EXTRA", extra or ""):gsub("DIR", directory):gsub("PORT", port):gsub("TLS", tls_port)
-  write_file(directory .. "/nginx.conf", text)
-  shell("chmod -R go+rX " .. directory)
-  shell(("PATH=$PATH:/usr/sbin nginx -p %s -c %s/nginx.conf"):format(directory, directory))
+  local port, tls_port
+  for attempt = 1, 3 do
+    port, tls_port = servers.free_ports()
+    local text = configuration:gsub("EXTRA", extra or ""):gsub("DIR", directory):gsub("PORT", port):gsub("TLS", tls_port)
+    write_file(directory .. "/nginx.conf", text)
+    shell("chmod -R go+rX " .. directory)
+    local ok, err = pcall(shell, ("PATH=$PATH:/usr/sbin nginx -p %s -c %s/nginx.conf"):format(directory, directory))
+    if ok then break end
+    -- Somebody else has taken one of the ports since.
+    if attempt == 3 or not err:find("Address already in use", 1, true) then error(err, 2) end
+  end
   return {
     url = "http://localhost:" .. port, tls_url = "https://localhost:" .. tls_port, ca = directory .. "/ca.pem",
     port = port, tls_port = tls_port, directory = directory,
