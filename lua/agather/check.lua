@@ -47,8 +47,14 @@ function check.is_awaitable(value)
   return type(value) == "function" or type(value) == "thread" or value ~= nil and agather.is_awaitable(value)
 end
 
+-- Whether this is a thread that has run already, which nobody can await.
+local function has_started(value)
+  return type(value) == "thread" and (coroutine.status(value) ~= "suspended" or debug.getinfo(value, 0, "S") ~= nil)
+end
+
 function check.awaitable(value, position, name)
   if not check.is_awaitable(value) then fail(position, name, "awaitable expected, got " .. type_name(value)) end
+  if has_started(value) then fail(position, name, "coroutine was already started") end
 end
 
 -- A list of what may be awaited; returns its length.
@@ -57,6 +63,9 @@ function check.awaitables(list, position, name)
   for place = 1, length do
     if not check.is_awaitable(list[place]) then
       fail(position, name, ("awaitable expected at place %d of the list, got %s"):format(place, type_name(list[place])))
+    end
+    if has_started(list[place]) then
+      fail(position, name, ("coroutine at place %d of the list was already started"):format(place))
     end
   end
   return length

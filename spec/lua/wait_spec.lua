@@ -462,17 +462,3 @@ describe("wait under the garbage collector", function()
     end)
   end
 end)
-
-describe("errors of bad arguments", function()
-  it("name the line of the caller", async(function()
-    local function here(f) raises("wait_spec.lua:", f) end
-    here(function() agather.map(print, {}, 5) end)
-    here(function() agather.map(print, {}, { limit = 0 }) end)
-    here(function() agather.map(print, {}, { limt = 1 }) end)
-    here(function() agather.gather_list({}, { limit = 0 }) end)
-    here(function() agather.gather_list({ 5 }, { limit = 1 }) end)
-    here(function() agather.as_completed(5) end)
-    local group <close> = agather.TaskGroup()
-    here(function() group:create_task(5) end)
-  end))
-end)

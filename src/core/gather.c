@@ -206,8 +206,11 @@ static ag_future *check_child(lua_State *L, ag_state *S, const ag_loop *loop, in
   }
   if (lua_type(L, top) == LUA_TTHREAD) {
     lua_State *co = lua_tothread(L, top);
-    luaL_argcheck(L, lua_status(co) == LUA_OK && lua_gettop(co) == 1, arg != 0 ? arg : 1,
-                  "coroutine was already started");
+    if (lua_status(co) != LUA_OK || lua_gettop(co) != 1) {
+      if (arg != 0)
+        luaL_argerror(L, arg, "coroutine was already started");
+      luaL_argerror(L, 1, lua_pushfstring(L, "coroutine at place %d of the list was already started", (int)place));
+    }
   } else if (ag_coro_to(L, S, top, &used) != NULL && used) {
     ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
   }
