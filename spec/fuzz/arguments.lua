@@ -165,8 +165,6 @@ local library = debug.getinfo(agather.timeout, "S").source:match("^@(.*/)timeout
 local function check_text(call, text)
   if text:find("fuzz: ", 1, true) or call.wrong_self then return end
   if text:find("'?'", 1, true) and not call.foreign then wrong(call, "the error names no function: %s", text) end
-  -- What only the core can tell of a thread has the place of who asked it.
-  if text:find("coroutine was already started", 1, true) then return end
   if text:find(library, 1, true) == 1 then wrong(call, "the error blames the library's line: %s", text) end
   if text:find("attempt to", 1, true) and text:find(library, 1, true) then
     wrong(call, "the error is one of the library's insides: %s", text)
