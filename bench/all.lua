@@ -1,9 +1,9 @@
 -- The benchmarks: ./run bench/all.lua [--quick] [--rounds N] [--readme] [--peer NAME]... [ROW]...
 -- Runs every row of bench/rows.lua, or those named (a prefix will do), for agather and every peer that is installed, in
 -- rounds: each measurement is a process of its own, and a round goes through all peers before the next begins, so that
--- what disturbs the machine disturbs all. Prints tables of medians and writes bench/results/latest.json, and
--- bench/chart.svg when all rows of it were measured in full; --readme puts what it prints into README.md too, and takes
--- all rows and peers. Installs nothing.
+-- what disturbs the machine disturbs all. Prints tables of medians, and of the ratios of each round, and writes
+-- bench/results/latest.json, and bench/chart.svg when all rows of it were measured in full; --readme puts what it prints
+-- into README.md too, and takes all rows and peers. Installs nothing.
 local top = arg[0]:match("^(.*)/bench/[^/]*$") or arg[0]:match("^bench/") and "." or ".."
 package.path = top .. "/?.lua;" .. package.path
 
@@ -15,6 +15,8 @@ local shell = require "bench.shell"
 local rounds_default = 5
 -- A row that has taken so long goes on only with those that its bound compares.
 local enough_seconds = 30
+-- So many times as many rounds for what a bound compares, where that takes a second.
+local more_rounds = 3
 local server_seconds, quick_server_seconds = 2, 0.4
 local units_to_time, quick_units, most_runs = 300000, 10000, 50 -- in one process: runs of a work, of so many units
 local message_size = 1024
@@ -174,7 +176,7 @@ local function measure_row(row, peers, options)
   end
   local count = options.quick and row.quick or row.count
   local started, only = os.time(), nil
-  for round = 1, options.rounds do
+  for round = 1, options.rounds * (row.is_short and not options.quick and more_rounds or 1) do
     for i = 1, #partakers do
       local peer = partakers[(i + round - 2) % #partakers + 1]
       local result = results[peer.name]
@@ -195,7 +197,7 @@ local function measure_row(row, peers, options)
       end
       ::next::
     end
-    if os.time() - started > enough_seconds then only = compared(row) end
+    if round >= options.rounds or os.time() - started > enough_seconds then only = compared(row) end
   end
   return results
 end

@@ -23,6 +23,17 @@ local function figure(results, row, metric, peer)
   return median and median * (metric.scale or 1)
 end
 
+-- What one peer's figure is over another's of the same row: the median over the rounds in which both were measured, one
+-- after the other, for a machine may be a quarter slower in one round than in the next.
+local function ratio_of(results, row, metric, peer, other)
+  local function samples(name) return results[row] and results[row][name] and results[row][name][metric.key] end
+  local above, below = samples(peer), samples(other)
+  if not (above and below) then return nil end
+  local ratios = {}
+  for round = 1, math.min(#above, #below) do ratios[round] = above[round] / below[round] end
+  return report.median(ratios)
+end
+
 --- How agather stands to the bound of a metric: its figure, or how many times the peer's it is; the bound in words; and
 --- whether it keeps it (nil when one of the two was not measured).
 function report.judge(results, row, metric)
@@ -33,14 +44,19 @@ function report.judge(results, row, metric)
     return ours, ("%g %s"):format(bound.limit, metric.unit), ours and ours <= bound.limit
   end
   local peers = type(bound.of) == "table" and bound.of or { bound.of }
-  local best
+  local best, best_peer
   for _, peer in ipairs(peers) do
     local theirs = figure(results, bound.row or row.name, metric, peer)
-    if theirs and (not best or (theirs > best) == (metric.more_is_better or false)) then best = theirs end
+    if theirs and (not best or (theirs > best) == (metric.more_is_better or false)) then best, best_peer = theirs, peer end
   end
   local words = ("%g x %s"):format(bound.factor, table.concat(peers, " and "))
   if bound.row then words = words .. "'s " .. bound.row end
-  local ratio = ours and best and ours / best
+  local ratio
+  if bound.row then
+    ratio = ours and best and ours / best
+  else
+    ratio = best and ratio_of(results, row.name, metric, "agather", best_peer)
+  end
   if not ratio then return nil, words, nil end
   if metric.more_is_better then return ratio, words, ratio >= bound.factor end
   return ratio, words, ratio <= bound.factor
@@ -63,7 +79,7 @@ local function cell(results, row, metric, peer, ours)
   local value = figure(results, row.name, metric, peer.name)
   if not value then return "-" end
   if peer.name == "agather" or not ours then return number(value) end
-  local ratio = value / ours
+  local ratio = ratio_of(results, row.name, metric, peer.name, "agather")
   return (ratio < 9.95 and "%s (%.2g x)" or "%s (%.0f x)"):format(number(value), ratio)
 end
 
@@ -145,8 +161,9 @@ function report.text(measured)
     versions[#versions + 1] = peer.title .. " " .. (peer.missing and "missing" or peer.found)
   end
   write(table.concat(versions, "; "))
-  write(("Medians of %s%s; in brackets: how many times agather's figure. Load average at the start: %s."):format(
-    measured.rounds == 1 and "one round" or "up to " .. measured.rounds .. " rounds",
+  write(("Medians of %s%s; ratios, in brackets and of bounds, are medians of each round's, and those in brackets are "
+    .. "times agather's figure. Load average at the start: %s."):format(
+    measured.rounds == 1 and "one round" or ("%d rounds or more, fewer of what is slow"):format(measured.rounds),
     measured.quick and " of --quick, whose small sizes only indicate" or "", machine.load))
   write("")
   local tasks, servers, clients = {}, {}, {}

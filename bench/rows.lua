@@ -7,13 +7,15 @@
 --   { limit = 3 }                                      at most this
 --   { factor = 1, of = { "luv", "uvloop" } }           no worse than the best of these
 -- "runs" is how often a process does the work, where one time takes so short that whatever else the machine does then
--- would be most of the figure. "%s" in a title is the count; "quick" is the count with --quick: without one the row is left out then.
+-- would be most of the figure; "is_short" says that a bound may have more rounds. "%s" in a title is the count; "quick"
+-- is the count with --quick: without one the row is left out then.
 
 local nanoseconds = "nanoseconds_per_unit"
 
 local function tasks(name, title, unit, work, count, quick, bound, runs)
   return {
     name = name, title = title, kind = "tasks", work = work, count = count, quick = quick, runs = runs,
+    is_short = bound ~= nil,
     metrics = { { key = nanoseconds, unit = "ns per " .. unit, bound = bound } },
   }
 end
