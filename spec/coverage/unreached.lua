@@ -114,7 +114,6 @@ return {
       "if (!lua_istable(L, -1))\nreturn false;" },
     { why = "the state closes inside a task, and its <close> handlers raise: a program of its own in state_spec.lua",
       "lua_settop(L, 1);\nreturn 1;" },
-    { why = "a hook of a thread that was resumed by hand in between", "if (task == NULL || task->thread.L != L)\nreturn;" },
     { why = "a thread resumed by hand belongs to a task, or has lost it before", "return NULL;" },
     { why = "a <close> handler of an abandoned task ends it in another way", "return; /* a <close> handler may do anything */" },
     { why = memory, "spoiled = true;\nlua_xmove(thread.L, L, 1);\nfinish_failed(L, S, task);\ntask->thread = (ag_thread){NULL, 0};" },
@@ -125,6 +124,9 @@ return {
       .. "else\nlua_pop(L, 1);" },
     { why = "asked of a failed task before its report, which takes the watch away first",
       "lua_getiuservalue(L, -1, 1);\nlua_remove(L, -2);" },
+  },
+  ["src/core/throw.c"] = {
+    { why = "a hook of a thread that was resumed by hand in between", "if (task == NULL || task->thread.L != L)\nreturn;" },
   },
   ["src/core/ticker.c"] = {
     { why = signal .. ", for a timer that is gone", "if (ticker == NULL || ticker->thread != &here)\nreturn;" },

@@ -103,6 +103,15 @@ describe("a download", function()
     end)
   end)
 
+  it("is ended by an error of the function that it tells", function()
+    servers.with(slowly, function(base)
+      local function enough(done) if done >= 2 then error("enough", 0) end end
+      assert.equal("enough", support.raises("enough", http.download, base, path, { progress = enough }))
+      assert.is_nil(content(path))
+      assert.is_nil(content(path .. ".part"))
+    end)
+  end)
+
   it("to where no file can be is an OSError", function()
     servers.with(slowly, function(base)
       local err = support.raises("/nowhere/at/all.part", http.download, base, "/nowhere/at/all")

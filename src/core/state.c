@@ -72,6 +72,7 @@ ag_state *ag_state_open(lua_State *L) {
   S->origins = ag_weak_table(L, "k");
   S->contexts = ag_weak_table(L, "k");
   S->suspects = ag_weak_table(L, "v");
+  S->requests = ag_weak_table(L, "k");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   return S;
 }

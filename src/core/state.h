@@ -70,7 +70,7 @@ typedef struct ag_state {
   int companions;       /* registry reference: see companion.c */
   int companion_count;
   int module;         /* registry reference: the module's table */
-  int requests;       /* registry reference: weak table task -> CancelledError of its last request (see step.c) */
+  int requests;       /* registry reference: weak table task -> CancelledError of its last request (see throw.c) */
   bool requests_used; /* some request had a message */
   bool debug;         /* remember where coros were made */
   bool closed;

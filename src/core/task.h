@@ -1,7 +1,8 @@
 /* Tasks: a future and a coroutine in one userdata. A coro is that userdata before it is scheduled: function and
 ** arguments sit in user values, and no Lua thread exists until the first step.
 **   coro.c   coros and what may stand for one     step.c   runs tasks on threads
-**   await.c  waiting for futures, coros inline    task.c   what scripts call */
+**   await.c  waiting for futures, coros inline    throw.c  errors on their way into tasks
+**   task.c   what scripts call */
 #ifndef AG_TASK_H
 #define AG_TASK_H
 
@@ -78,6 +79,14 @@ bool ag_task_go_on(ag_loop *loop, lua_State *L, ag_node *node);
 void ag_task_lost(lua_State *L, ag_loop *loop, ag_task *task);
 /* Ends the pending task at [index] without running it on: the loop closes. [-0, +0, m] */
 void ag_task_abandon(lua_State *L, ag_state *S, int index);
+/* Takes the task off whatever it waits for. */
+void ag_task_detach(ag_state *S, ag_task *task);
+/* The calling thread was resumed by hand: its task is taken off what it waits for; raises. */
+AG_NORETURN int ag_task_hijacked(lua_State *L, ag_state *S);
+void ag_step_open_module(lua_State *L, ag_state *S);
+
+/* ---- throw.c ---- */
+
 /* Keeps the error on top to be thrown at the next step, unless one is being delivered. [-1, +0, m] */
 void ag_task_throw(lua_State *L, ag_state *S, ag_task *task);
 /* The same for an error that is no request of cancellation. [-1, +0, m] */
@@ -85,13 +94,12 @@ void ag_task_throw_error(lua_State *L, ag_state *S, ag_task *task);
 /* Pushes the CancelledError of the last request that found the task at [index] not waiting: what a gather takes
 ** from a child that went on (asyncio's _cancel_message). [-0, +1, m] */
 void ag_task_push_request(lua_State *L, ag_state *S, int index);
+/* Keeps the error on top as what is thrown next, and no more: nothing says yet that it shall be. [-1, +0, m] */
+void ag_task_keep_throw(lua_State *L, ag_state *S, ag_task *task);
 /* Pushes what waits to be thrown. [-0, +1, -] */
 void ag_task_take_throw(lua_State *L, ag_state *S, ag_task *task);
-/* Takes the task off whatever it waits for. */
-void ag_task_detach(ag_state *S, ag_task *task);
-/* The calling thread was resumed by hand: its task is taken off what it waits for; raises. */
-AG_NORETURN int ag_task_hijacked(lua_State *L, ag_state *S);
-void ag_step_open_module(lua_State *L, ag_state *S);
+/* Throws it when the task goes on, which has yielded by itself: nobody is there to ask. */
+void ag_task_throw_into_yield(ag_state *S, ag_task *task);
 
 /* ---- await.c ---- */
 

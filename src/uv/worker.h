@@ -1,5 +1,6 @@
 /* Workers: functions that run in Lua states of their own on threads of their own, neither libuv's nor the loop's.
-** worker.c has the loop's side (pools, jobs, who waits), worker_thread.c the threads' and worker_state.c the states.
+** worker.c has the loop's side (pools, jobs, who waits) and worker_input.c what jobs are sent; worker_thread.c has the
+** threads, worker_state.c their states, and worker_stop.c what stops a job in the middle.
 ** The pool's lock guards the queue, the list of what is done, and which job a thread has; the rest of a job belongs to
 ** the loop's thread before it is queued and after it is done, and to the worker in between. */
 #ifndef AG_UV_WORKER_H
@@ -81,6 +82,15 @@ struct pool {
   worker workers[];
 };
 
+/* Pushes the userdata of a new job for the pool at 1. [-0, +1, e] */
+job *ag_worker_job(lua_State *L);
+/* call(pool, function or module, name, ...): a job; or nil, the number of the argument that cannot be copied (the
+** function's is 1), and why. */
+int ag_worker_call(lua_State *L);
+/* map(pool, function or module, name, list, first, last): the same for a call with each of some items and its place;
+** the number is that of the item. */
+int ag_worker_map(lua_State *L);
+
 /* Starts a thread for the pool, which has room for one; returns an errno. Called with the lock held. */
 int ag_worker_start(pool *pool);
 /* Makes the function of a job that runs leave at its next instruction. Called with the lock held. */
@@ -90,8 +100,12 @@ void ag_worker_stop(job *job);
 void ag_worker_perform(worker *w, job *job);
 /* The worker on whose thread this is, or NULL. Safe in a signal handler. */
 worker *ag_worker_self(void);
+/* Whether what the worker runs is to leave. */
+bool ag_worker_stopping(const worker *w);
 /* Arms the hooks that stop what the worker runs, if it is to stop. In a signal handler on its thread. */
 void ag_worker_interrupted(worker *w);
+/* Gives a new state those of Lua's functions that can be stopped in the middle. [-0, +0, m] */
+void ag_worker_guard(lua_State *L);
 void ag_worker_close_state(worker *w);
 
 void ag_job_paths_drop(job_paths *paths);

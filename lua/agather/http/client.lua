@@ -152,7 +152,8 @@ function methods:stream(method, text, options)
 end
 
 --- Fetches a URL into a file, which appears at [path] when all has come. progress: true for a line on the terminal, or
---- a function of the bytes so far and in total (nil where the server does not say).
+--- a function of the bytes so far and in total (nil where the server does not say), which may end the download by an
+--- error: that is raised, and no file is left.
 ---@async
 ---@param text string
 ---@param path string
