@@ -262,10 +262,10 @@ local function connected(f, problem)
     world.one = thing(agather.net.connect(world.host, world.port))
     world.other = thing(world.listener:accept())
     world.subject = agather.spawn(f, world)
-    local deadline = agather.get_running_loop():time() + 2
+    local deadline = agather.get_running_loop():time() + 10
     while not world.subject:done() and agather.get_running_loop():time() < deadline do
       agather.wait({ world.subject }, { timeout = 0.02 })
-      if not world.subject:done() then close_all(world) end -- its peer may be gone
+      if world.acted and not world.subject:done() then close_all(world) end -- its peer may be gone
     end
     if not world.subject:done() then problem("the task hangs: " .. tostring(world.subject) .. world.subject:traceback()) end
     close_all(world)

@@ -57,6 +57,7 @@ local function sweep(name, call, does, act, around)
     around(function(world)
       local failed
       local disarm = arm(place, function()
+        world.acted = true
         local ok, err = pcall(act, world)
         if not ok and not expected(err) then failed = err end
       end)
@@ -75,7 +76,8 @@ end
 --- Sweeps all calls and actions; prints what went wrong, and at the end "N places".
 ---@param calls table<string, fun(world: any)>
 ---@param actions table<string, fun(world: any)>
----@param around fun(f: fun(world: any), problem: fun(err: any)) sets the world up, and checks it afterwards
+---@param around fun(f: fun(world: any), problem: fun(err: any)) sets the world up, and checks it afterwards; world.acted
+--- says that the action has begun
 function finalizer.run(calls, actions, around)
   local places = 0
   for name, call in pairs(calls) do
