@@ -56,6 +56,20 @@ describe("report", function()
     assert.truthy(reports[1].future)
   end)
 
+  it("comes in time while the loop waits for something else, though looking takes long", function()
+    agather.run(function()
+      local ballast, heard = {}, agather.Queue()
+      for i = 1, 2e5 do ballast[i] = {} end
+      local loop = agather.get_running_loop()
+      loop:set_exception_handler(function(context) heard:put_nowait(context.message) end)
+      for _ = 1, 2 do -- the second follows so soon that it is looked for later
+        agather.spawn(error, "lost")
+        assert.equal("Task exception was never retrieved", agather.wait_for(function() return heard:get() end, 20))
+      end
+      assert.equal(2e5, #ballast)
+    end)
+  end)
+
   it("comes once", function()
     local reports = capture(function()
       do

@@ -3,6 +3,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static ag_loop *loop;
 
@@ -47,6 +48,27 @@ static lua_Integer runs(lua_State *L) {
   return n;
 }
 
+/* Two failures that nobody hears of: the second is looked for a while after the first, as looking takes long here. */
+static void fail_unheard(lua_State *L) {
+  (void)luaL_dostring(L, "runs = 0");
+  spawn(L, "ballast = {} for i = 1, 2e5 do ballast[i] = {} end agather.spawn(error, 'lost') "
+           "agather.get_running_loop():set_exception_handler(function() runs = runs + 1 end)");
+  while (runs(L) < 1)
+    ag_step(L, loop);
+  spawn(L, "agather.spawn(error, 'lost')");
+  int steps = 0;
+  double most = 0;
+  for (; runs(L) < 2; steps++) {
+    ag_step(L, loop);
+    double timeout = ag_timeout(loop);
+    if (timeout > most)
+      most = timeout;
+    if (runs(L) < 2)
+      usleep((useconds_t)(timeout * 1e6) + 1);
+  }
+  printf("a failure: %s\n", steps < 20 && most > 0 ? "the host slept" : "the host was kept busy");
+}
+
 int main(void) {
   lua_State *L = luaL_newstate();
   luaL_openlibs(L);
@@ -71,6 +93,7 @@ int main(void) {
   spawn(L, "agather.sleep(3600)");
   status = ag_step_for(L, loop, 10);
   printf("a sleeper: %s\n", name_of(status));
+  fail_unheard(L);
   spawn(L, "print('inside: ' .. step(0) .. ' ' .. step())");
   ag_step_for(L, loop, 10);
   printf("top %d\n", lua_gettop(L));

@@ -29,6 +29,10 @@ describe("a step", function()
 
   it("returns before its time is over when all wait", function() says("a sleeper: idle") end)
 
+  it("is not wanted until a failure that nobody hears of may be looked for", function()
+    says("a failure: the host slept")
+  end)
+
   it("from inside a task is refused", function() says("inside: reentrant reentrant") end)
 
   it("leaves the stack as it was", function() says("top 0") end)

@@ -201,7 +201,6 @@ function Plan:settle(at_once, limits)
     if limits and exchange.use == 9 then exchange.use = 10 end
   end
   self.jar = jar
-  for _, exchange in ipairs(self) do exchange.jar = jar end
 end
 
 -- For whoever looks at a finding: AGATHER_FUZZ_SHOW=1.
@@ -215,6 +214,19 @@ function Plan:show()
   end
 end
 
+-- The client will have this cookie in place of another with its name; unless the answer is cut, perhaps before it.
+function Plan:keep_cookie(answer)
+  if answer.known ~= "response" then
+    self.jar = nil
+    return
+  end
+  local name = answer.cookie:match("^[^=]+=")
+  for place = #self.jar, 1, -1 do
+    if self.jar[place]:sub(1, #name) == name then table.remove(self.jar, place) end
+  end
+  self.jar[#self.jar + 1] = answer.cookie
+end
+
 function Plan:answer_to(request)
   local exchange, hop = request.target:match("^/(%d+)/(%d+)$")
   exchange = self[tonumber(exchange)]
@@ -225,8 +237,11 @@ function Plan:answer_to(request)
     assert(request.headers.host == (step.elsewhere and request.headers.host or "127.0.0.1:" .. world.port), "another host")
     assert((request.headers.authorization == "secret") == not step.elsewhere, "what is secret went elsewhere, or not at all")
     if self.keeps_cookies == false then assert(not request.headers.cookie, "a cookie that was not to be kept") end
-    for _, cookie in ipairs(self.jar and not step.elsewhere and self.jar or {}) do
-      assert((request.headers.cookie or ""):find(cookie, 1, true), "it was asked without a cookie")
+    if self.jar and not step.elsewhere then
+      for _, cookie in ipairs(self.jar) do
+        assert((request.headers.cookie or ""):find(cookie, 1, true), "it was asked without a cookie")
+      end
+      if step.answer.cookie then self:keep_cookie(step.answer) end
     end
   end
   return step.answer, exchange.hasty
@@ -344,13 +359,6 @@ local function check_known(exchange, ok, response, body)
     assert(response.status == answer.status and response.reason == answer.reason, "another status")
     assert(#response.history == redirects, "another number of redirects")
     check_headers(answer, response)
-    if answer.cookie and exchange.jar and not exchange.hops[redirects + 1].elsewhere then
-      local name = answer.cookie:match("^[^=]+=")
-      for place = #exchange.jar, 1, -1 do
-        if exchange.jar[place]:sub(1, #name) == name then table.remove(exchange.jar, place) end
-      end
-      exchange.jar[#exchange.jar + 1] = answer.cookie
-    end
     if body then assert(body == answer.body, "another body") end
   end
 end

@@ -172,7 +172,7 @@ static bool drain(lua_State *L, int i) {
       return false;
     if (status == AG_IDLE && W.virtual_clock[i])
       advance(L, i, 5);
-    else if (status == AG_IDLE)
+    if (status == AG_IDLE && (timeout > 0 || !W.virtual_clock[i]))
       usleep((useconds_t)(timeout * 1e6) + 1);
   }
   wrong("the loop never ends");

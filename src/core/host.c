@@ -152,9 +152,12 @@ ag_status ag_step_for(lua_State *L, ag_loop *loop, double seconds) {
 double ag_timeout(const ag_loop *loop) {
   if (loop->closed)
     return -1;
-  if (anything_ready(loop) || loop->suspects)
+  if (anything_ready(loop))
     return 0;
   double left = loop->poller->timeout != NULL ? loop->poller->timeout(loop->poller) : -1;
+  double due = ag_suspects_due(loop);
+  if (due >= 0 && (left < 0 || due < left))
+    left = due;
   if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when))
     return left;
   double timer = loop->is_virtual ? 0 : loop->timers.heap[0].when - ag_loop_time(loop);

@@ -144,10 +144,11 @@ static bool wait_for_work(lua_State *L, ag_loop *loop) {
     return true;
   if (ag_remote_has_mail(loop->remote)) /* a look may have taken the wake-up already */
     return true;
+  double due = ag_suspects_due(loop);
   if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when)) { /* a deadline that never comes is none */
     if (!ag_loop_expects(loop))
       return false;
-    poller->wait(poller, -1);
+    poller->wait(poller, due);
     return true;
   }
   double when = loop->timers.heap[0].when;
@@ -158,6 +159,8 @@ static bool wait_for_work(lua_State *L, ag_loop *loop) {
       loop->virtual_now = when;
   } else {
     double timeout = when - monotonic();
+    if (due >= 0 && due < timeout)
+      timeout = due;
     poller->wait(poller, timeout > 0 ? timeout : 0);
   }
   return true;

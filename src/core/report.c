@@ -254,14 +254,21 @@ static double now(void) {
   return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
+double ag_suspects_due(const ag_loop *loop) {
+  if (!loop->suspects)
+    return -1;
+  if (loop->S->reported > 0)
+    return 0;
+  /* Looking costs a full collection: at most a twentieth of the time goes into it. */
+  double left = loop->collected + 20 * loop->collection - now();
+  return left > 0 ? left : 0;
+}
+
 void ag_report_suspects(lua_State *L, ag_loop *loop, bool all) {
   ag_state *S = loop->S;
+  if (!all && ag_suspects_due(loop) > 0)
+    return;
   double start = now();
-  if (!all && S->reported == 0) {
-    /* Looking costs a full collection: at most a twentieth of the time goes into it. */
-    if (start - loop->collected < 20 * loop->collection)
-      return;
-  }
   loop->suspects = false;
   luaL_checkstack(L, 20, NULL);
   int top = lua_gettop(L);

@@ -13,6 +13,8 @@ void ag_watch(lua_State *L, ag_state *S, int index);
 void ag_unwatch(lua_State *L, ag_state *S, ag_future *future, int index);
 /* Reports what became unreachable; [all]: also what is reachable still. Runs Lua code. */
 void ag_report_suspects(lua_State *L, ag_loop *loop, bool all);
+/* Seconds until that may look; 0: now, -1: there is nothing to look for. */
+double ag_suspects_due(const ag_loop *loop);
 /* For __gc: the value at 1 is to be reported later. */
 void ag_report_later(lua_State *L, ag_state *S);
 void ag_report_open_module(lua_State *L, ag_state *S);
