@@ -1,5 +1,6 @@
 -- Many requests at once, to nginx in a process of its own.
 local agather = require "agather"
+local net = require "spec.support.net"
 local servers = require "spec.support.servers"
 
 local http = agather.http
@@ -51,7 +52,7 @@ describe("a request", function()
     agather.sleep(0.2)
     ticking = false
     ticker:await()
-    assert.is_true(servers.descriptors() <= before + 1)
+    net.eventually(function() return servers.descriptors() <= before + 1 end, "the connections are closed")
     assert.equal("a", client:get(nginx.url .. "/a.txt"):text())
     return worst, took
   end
