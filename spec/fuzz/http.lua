@@ -214,9 +214,11 @@ function Plan:show()
   end
 end
 
--- The client will have this cookie in place of another with its name; unless the answer is cut, perhaps before it.
-function Plan:keep_cookie(answer)
-  if answer.known ~= "response" then
+local LAST_USE = 11 -- of an exchange that is not given up: see in_order
+
+-- The client will have this cookie in place of another with its name; unless the answer is cut, or given up before it.
+function Plan:keep_cookie(answer, exchange)
+  if answer.known ~= "response" or exchange.use > LAST_USE then
     self.jar = nil
     return
   end
@@ -241,7 +243,7 @@ function Plan:answer_to(request)
       for _, cookie in ipairs(self.jar) do
         assert((request.headers.cookie or ""):find(cookie, 1, true), "it was asked without a cookie")
       end
-      if step.answer.cookie then self:keep_cookie(step.answer) end
+      if step.answer.cookie then self:keep_cookie(step.answer, exchange) end
     end
   end
   return step.answer, exchange.hasty

@@ -1,4 +1,5 @@
 local agather = require "agather"
+local net = require "spec.support.net"
 local support = require "spec.support"
 local system = require "spec.support.system"
 
@@ -214,9 +215,10 @@ describe("process.run", function()
     end
   end))
 
-  it("kills at once when it is cancelled again during the grace time", clean(function()
-    local task = agather.spawn(process.run, { "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done", grace = 60 })
-    agather.sleep(0.1)
+  it("kills at once when it is cancelled again during the grace time", clean(function(folder)
+    local deaf = ("trap '' TERM; touch %s; while :; do sleep 0.05; done"):format(folder:at("deaf"))
+    local task = agather.spawn(process.run, { "sh", "-c", deaf, grace = 60 })
+    net.eventually(function() return pcall(system.slurp, folder:at("deaf")) end, "the child takes no SIGTERM")
     task:cancel()
     agather.sleep(0.05)
     assert.is_false(task:done())
