@@ -184,8 +184,8 @@ void settle(node *n, ag_future_status state, lua_Integer tag) {
   n->waits = NULL;
 }
 
-bool cancel(lua_State *L, node *n) {
-  if (n->state != AG_PENDING || observe(L, n) != AG_PENDING) /* the library has not heard of it yet */
+static bool pass_on(lua_State *L, node *n) {
+  if (n->state != AG_PENDING)
     return false;
   bool accepted = false;
   switch (n->kind) {
@@ -202,7 +202,7 @@ bool cancel(lua_State *L, node *n) {
       n->must_cancel = true;
     } else {
       n->visiting = true;
-      if (!cancel(L, n->waits))
+      if (!pass_on(L, n->waits))
         n->must_cancel = true;
       n->visiting = false;
     }
@@ -214,12 +214,18 @@ bool cancel(lua_State *L, node *n) {
     }
     n->visiting = true;
     for (int i = 0; i < n->count; i++)
-      accepted = cancel(L, n->children[i]) || accepted;
+      accepted = pass_on(L, n->children[i]) || accepted;
     n->visiting = false;
     n->cancel_requested = n->cancel_requested || accepted;
     return accepted;
   }
   return false;
+}
+
+bool cancel(lua_State *L, node *n) {
+  for (node *other = W.nodes; other < W.nodes + W.count; other++)
+    observe(L, other); /* before the model is ahead of the library */
+  return pass_on(L, n);
 }
 
 static bool search(const node *n, const node *task, bool *seen) {
