@@ -1,4 +1,5 @@
 local agather = require "agather"
+local support = require "spec.support"
 
 local function job(value, delay)
   return agather.async(function()
@@ -81,6 +82,22 @@ describe("gather", function()
     end)
   end)
 
+  it("that its loop has left behind ends like a future when it is cancelled, however deep it stands", function()
+    local future, inner, outer
+    agather.run(function()
+      future = agather.future()
+      inner = agather.gather(future, future)
+      outer = agather.gather(inner, agather.future())
+    end)
+    assert.is_true(outer:cancel("too late"))
+    assert.is_false(outer:cancel())
+    assert.is_true(outer:cancelled())
+    support.raises("too late", outer.result, outer)
+    assert.is_false(inner:done() or future:done())
+    assert.is_true(inner:cancel() and future:cancel())
+    collectgarbage()
+  end)
+
   it("cancels every child when it is cancelled", function()
     virtual(function()
       local tasks = {}
@@ -115,7 +132,6 @@ describe("gather", function()
   end)
 end)
 
-local support = require "spec.support"
 local capture, raises = support.capture, support.raises
 
 describe("gather", function()

@@ -107,6 +107,7 @@ static void destroy(lua_State *L, int i) {
   W.loose = W.destroyed[i] = P.closing[i] = true;
   if (ag_loop_destroy(L, W.loops[i]) != AG_OK)
     wrong("a loop is not destroyed");
+  W.gone[i] = true;
   if (ag_loop_destroy(L, W.loops[i]) != AG_CLOSED || ag_step(L, W.loops[i]) != AG_CLOSED || ag_alive(W.loops[i]) ||
       ag_loop_remote(W.loops[i]) != NULL)
     wrong("a loop that was destroyed is there");

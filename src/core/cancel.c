@@ -15,6 +15,9 @@ static void wake_from_circle(lua_State *L, ag_state *S, ag_task *task, int error
   ag_loop_ready(ag_loop_find(S, task->future.loop), &task->timer.node);
 }
 
+/* A gather whose loop has ended hears of its children no more: it ends like a future. */
+static bool is_abandoned(const ag_future *future) { return future->kind == AG_GATHER && future->slot == 0; }
+
 bool ag_cancel(lua_State *L, ag_state *S, int index) {
   int error = lua_gettop(L);
   ag_future *current = lua_touserdata(L, index);
@@ -31,7 +34,7 @@ bool ag_cancel(lua_State *L, ag_state *S, int index) {
     bool accepted = false, descend = false;
     if (current->status != AG_PENDING) {
       accepted = false;
-    } else if (current->kind == AG_FUTURE) {
+    } else if (current->kind == AG_FUTURE || is_abandoned(current)) {
       if (waiter != NULL) {
         ag_push_kept(L, S, waiter->waiting->slot);
       } else if (up != NULL) {

@@ -208,6 +208,10 @@ static bool pass_on(lua_State *L, node *n) {
     }
     return true;
   case GATHER:
+    if (W.gone[n->loop]) { /* it hears of its children no more */
+      settle(n, AG_CANCELLED, 0);
+      return true;
+    }
     if (n->visiting) {
       W.loose = true;
       return true;

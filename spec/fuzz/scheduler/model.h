@@ -36,7 +36,7 @@ struct node {
 
 typedef struct world {
   ag_loop *loops[LOOPS];
-  bool made[LOOPS], destroyed[LOOPS], virtual_clock[LOOPS];
+  bool made[LOOPS], destroyed[LOOPS], gone[LOOPS], virtual_clock[LOOPS]; /* destroyed: also while that is done */
   node nodes[NODES];
   int count;
   bool loose, circles, limited;
