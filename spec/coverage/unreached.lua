@@ -93,6 +93,7 @@ return {
     { why = "a process that ignores SIGINT, as shells start those in the background",
       "if (sigaction(SIGINT, NULL, before) != 0 || before->sa_handler == SIG_IGN)\nreturn false;" },
     { why = finalizer, "if (loop->closed) /* by a finalizer */\nag_loop_closed(L, S);" },
+    { why = memory, "int status = protected_phase(L, prepare_phase, base);\nif (status != LUA_OK)\nreturn status;" },
   },
   ["src/core/safe.c"] = {
     { why = "a userdata that has a length and is taken for a list", "lua_pop(L, 1);\nreturn luaL_len(L, 1);" },
