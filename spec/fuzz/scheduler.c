@@ -179,6 +179,14 @@ static bool drain(lua_State *L, int i) {
   wrong("the loop never ends");
 }
 
+/* Whether tasks wait for each other that nobody knows, so that nobody can cancel them. */
+static bool locked(int i) {
+  for (node *n = W.nodes; n < W.nodes + W.count; n++)
+    if (n->loop == i && n->kind == TASK && !n->known && n->waits != NULL && reaches(n->waits, n))
+      return true;
+  return false;
+}
+
 static void finish(lua_State *L) {
   P.budget = 0;
   static const ag_limits generous = {.grace = 0.001};
@@ -197,7 +205,7 @@ static void finish(lua_State *L) {
     }
     for (node *n = W.nodes; n < W.nodes + W.count; n++)
       observe(L, n);
-    if (!done && (W.knots || W.spent)) {
+    if (!done && (W.knots || W.spent || locked(i))) {
       destroy(L, i);
       continue;
     }
