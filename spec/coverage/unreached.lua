@@ -61,6 +61,8 @@ return {
     { why = "all that call it have looked", "if (loop->closed)\nreturn;" },
     { why = "a loop that closes in the middle of an iteration, whose rest are callbacks that its end has taken already",
       "ag_link_remove(loop->current.next);" },
+  },
+  ["src/core/loop_methods.c"] = {
     { why = "the reactor is opened by what needs an open loop", "poller->close(poller);\nreturn;" },
   },
   ["src/core/memory.c"] = {

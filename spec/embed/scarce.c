@@ -1,7 +1,6 @@
 /* A host whose memory fails: for every n, all allocations of Lua from the n-th on fail while it opens the library,
-** makes futures and operations, posts, watches, steps and runs. No call may raise (there is nothing to catch it),
-** each tells
-** by its status; what was promised exactly once comes exactly once; and when there is memory again the loop goes
+** makes futures and operations, posts, watches, steps and runs. No call may raise (there is nothing to catch it), each
+** tells by its status; what was promised exactly once comes exactly once; and when there is memory again the loop goes
 ** on. Prints the number of runs. */
 #include <agather.h>
 #include <lauxlib.h>

@@ -214,11 +214,14 @@ function Plan:show()
   end
 end
 
-local LAST_USE = 11 -- of an exchange that is not given up: see in_order
+-- How a response is taken, by the number of the use; with any other number the exchange is given up.
+local in_order = {
+  [0] = "whole", "whole", "text", "chunks", "whole", "lines", "first_chunk", "chunks", "whole", "forgotten", "text", "whole",
+}
 
 -- The client will have this cookie in place of another with its name; unless the answer is cut, or given up before it.
 function Plan:keep_cookie(answer, exchange)
-  if answer.known ~= "response" or exchange.use > LAST_USE then
+  if answer.known ~= "response" or not in_order[exchange.use] then
     self.jar = nil
     return
   end
@@ -302,10 +305,6 @@ function uses.forgotten(client, exchange, target)
   exchange.forgotten = true
   return response, nil
 end
-
-local in_order = {
-  [0] = "whole", "whole", "text", "chunks", "whole", "lines", "first_chunk", "chunks", "whole", "forgotten", "text", "whole",
-}
 
 local function check_error(err)
   local is_ours = agather.is_error(err, http.Error) or agather.is_error(err, http.TimeoutError)

@@ -213,7 +213,7 @@ return {
     file = "src/core/loop.c", text = "if (!ag_loop_expects(loop))\n      return false;", with = "",
     spec = spec "run", it = "reports a deadlock and who waits" },
   { name = "loop-closed-inside", bug = "a loop may be closed by what runs in it",
-    file = "src/core/loop.c", text = "if (loop->running)\n    return", with = "if (0)\n    return",
+    file = "src/core/loop_methods.c", text = "if (loop->running)\n    return", with = "if (0)\n    return",
     spec = "spec/regressions_spec.lua", it = "cannot be closed from inside itself" },
   { name = "closed-loop-forgets-tasks", bug = "a loop that closes leaves its pending tasks as they are",
     file = "src/core/loop.c", text = "if (future->status != AG_PENDING || future->slot != i)", with = "if (1)",

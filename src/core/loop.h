@@ -61,6 +61,8 @@ static inline bool ag_loop_out_of_time(const ag_loop *loop) {
 ag_loop *ag_loop_new(lua_State *L, ag_state *S, bool is_virtual, bool debug);
 /* The loop that is not closed and has this id, or NULL. */
 ag_loop *ag_loop_find(ag_state *S, uint32_t id);
+/* The running loop; raises "no running event loop" naming [what]. */
+ag_loop *ag_loop_check(lua_State *L, ag_state *S, const char *what);
 /* Runs until [*until] becomes true at the end of an iteration (NULL: for ever), or loop:stop was called.
 ** False: nothing can ever happen again. Raises KeyboardInterrupt. */
 bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until);
@@ -82,6 +84,9 @@ static inline void ag_loop_leave(ag_loop *loop) {
     loop->S->running = NULL;
   loop->running = false;
 }
+
+/* ---- loop_methods.c ---- */
+
 void ag_loop_open_module(lua_State *L, ag_state *S);
 /* The loop at index 1; raises unless it is one. */
 ag_loop *ag_loop_check_self(lua_State *L);
@@ -89,9 +94,6 @@ ag_loop *ag_loop_check_self(lua_State *L);
 ag_loop *ag_loop_check_open(lua_State *L);
 /* Raises that the loop is closed: it was when asked for, or a finalizer has closed it since. */
 AG_NORETURN void ag_loop_closed(lua_State *L, ag_state *S);
-/* The running loop; raises "no running event loop" naming [what]. */
-ag_loop *ag_loop_check(lua_State *L, ag_state *S, const char *what);
-
 /* Queues [node] at the end of the ready queue. Never fails. */
 static inline void ag_loop_ready(ag_loop *loop, ag_node *node) { ag_list_append(&loop->ready, &node->link); }
 
