@@ -68,7 +68,7 @@ function dns.reverse(address, options)
   if type(address) ~= "string" then
     check.fail(1, "reverse", "string expected, got " .. check.type_name(address))
   end
-  if address:find("\0", 1, true) or not uv.is_address(address) then
+  if address:find("\0", 1, true) or not uv.family(address) then
     check.fail(1, "reverse", ("numeric address expected, got '%s'"):format(address))
   end
   options = check_options(options, reverse_options, "reverse")

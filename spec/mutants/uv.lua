@@ -68,11 +68,15 @@ return {
     with = "return ((const struct sockaddr_in *)address)->sin_port;",
     spec = spec "stream", it = "tells both addresses" },
   { name = "zero-byte-in-a-host", bug = "a host name is cut at a zero byte",
-    file = "src/uv/dns.c", text = "luaL_argcheck(L, strlen(host) == size, 1, \"host name contains a zero byte\");", with = "",
+    file = "src/uv/address.c", text = "luaL_argcheck(L, strlen(host) == n, arg, \"host name contains a zero byte\");", with = "",
     spec = spec "dns" },
   { name = "lookup-cancelled-stays", bug = "a look-up that was cancelled is still told of the answer",
-    file = "src/uv/dns.c", text = "  leave(lookup);\n  /*", with = "  lookup->query = NULL;\n  /*",
+    file = "src/uv/lookup.c", text = "  leave(lookup);\n  /*", with = "  lookup->query = NULL;\n  /*",
     spec = spec "dns" },
+  { name = "lookup-cancelled-asks", bug = "a name is asked for though who wanted it was cancelled",
+    file = "src/uv/dns.c", text = "{ ag_lookup_clear(&waiter_of_wait(wait)->lookup); }",
+    with = "{ (void)waiter_of_wait(wait); }",
+    spec = spec "dns", it = "asks nothing that nobody waits for any more" },
 
   -- ---- files ----
   { name = "read-ahead-lost", bug = "what was read ahead is lost when a file is written",

@@ -231,6 +231,23 @@ describe("with a name server, dns", function()
     assert.equal(1, silent)
   end)
 
+  with_server("asks nothing that nobody waits for any more", function()
+    local queries = prints("true\n", [[
+      collectgarbage("stop")
+      local four = { family = "ipv4" }
+      local busy = {} -- half of the pool's four threads is for look-ups
+      for i = 1, 2 do busy[i] = agather.spawn(dns.resolve, i .. ".silent.test", four) end
+      agather.sleep(0.01)
+      local task = agather.spawn(dns.resolve, "one.test", four)
+      agather.sleep(0)
+      task:cancel()
+      for _, one in ipairs(busy) do pcall(one.await, one) end
+      print(task:cancelled())
+    ]])
+    table.sort(queries)
+    assert.same({ "A 1.silent.test", "A 2.silent.test" }, queries)
+  end)
+
   with_server("lets a loop close, and a state end, with look-ups in flight", function()
     local output = resolver.script([[
       agather.run(function()

@@ -7,23 +7,38 @@
 
 #include "uv/stream.h"
 
+/* Room for an address of IPv6, a % and the name of an interface. */
+enum { HOST_SIZE = INET6_ADDRSTRLEN + UV_IF_NAMESIZE + 2 };
+
+/* An address of a link is nothing without its interface. */
+static void append_scope(unsigned scope, char *host, size_t size) {
+  size_t n = strlen(host), room = size - n - 1;
+  host[n] = '%';
+  if (uv_if_indextoname(scope, host + n + 1, &room) != 0)
+    host[n] = '\0';
+}
+
+/* Writes the host and returns the port. */
 static int split(const struct sockaddr *address, char *host, size_t size) {
   if (address->sa_family == AF_INET6) {
-    uv_ip6_name((const struct sockaddr_in6 *)address, host, size);
-    return ntohs(((const struct sockaddr_in6 *)address)->sin6_port);
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
+    uv_ip6_name(in6, host, size);
+    if (in6->sin6_scope_id != 0)
+      append_scope(in6->sin6_scope_id, host, size);
+    return ntohs(in6->sin6_port);
   }
   uv_ip4_name((const struct sockaddr_in *)address, host, size);
   return ntohs(((const struct sockaddr_in *)address)->sin_port);
 }
 
 void ag_address_text(const struct sockaddr *address, char *text, size_t size) {
-  char host[64] = "";
+  char host[HOST_SIZE] = "";
   int port = split(address, host, sizeof host);
   snprintf(text, size, address->sa_family == AF_INET6 ? "[%s]:%d" : "%s:%d", host, port);
 }
 
 int ag_push_address(lua_State *L, const struct sockaddr *address) {
-  char host[64] = "";
+  char host[HOST_SIZE] = "";
   int port = split(address, host, sizeof host);
   lua_pushstring(L, host);
   lua_pushinteger(L, port);

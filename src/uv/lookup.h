@@ -1,7 +1,7 @@
-/* Look-ups of names, for what opens connections. Knows the reactor and agather.h.
+/* Look-ups of names, for scripts and for what opens connections. Knows the reactor and agather.h.
 ** Those who ask for the same name at the same time share one request, and its answer serves for some seconds. */
-#ifndef AG_UV_DNS_H
-#define AG_UV_DNS_H
+#ifndef AG_UV_LOOKUP_H
+#define AG_UV_LOOKUP_H
 
 #include "uv/uv.h"
 
@@ -30,7 +30,13 @@ enum { AG_LOOKUP_FRESH = 1 }; /* flags: a cached answer will not do */
 ** will be called, later; 1: the answer is there already (numeric addresses, localhost, cached); negative: a libuv
 ** error. Never raises. [-0, +0, -] */
 int ag_lookup_start(lua_State *L, uv_loop_t *loop, ag_lookup *lookup, const char *host, int family, int flags);
+/* The same, for the name of an address. */
+int ag_lookup_reverse(lua_State *L, uv_loop_t *loop, ag_lookup *lookup, const struct sockaddr *address, int flags);
 /* Gives up waiting, and the share in the answer. [done] will not be called; again is harmless. */
 void ag_lookup_clear(ag_lookup *lookup);
+/* What is asked from now on is asked anew; those who wait share their look-up still. */
+void ag_lookup_forget(lua_State *L);
+/* Makes what a state's look-ups share. [-0, +0, m] */
+void ag_open_lookup(lua_State *L);
 
 #endif
