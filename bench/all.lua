@@ -146,7 +146,9 @@ end
 
 local command_of_kind = { tasks = "tasks", process = "tasks", startup = "startup", server = "server", client = "client" }
 
-local function add_figures(result, figures)
+local function add_figures(result, figures, round)
+  result.rounds = result.rounds or {}
+  table.insert(result.rounds, round)
   for key, value in pairs(figures) do
     result[key] = result[key] or {}
     table.insert(result[key], value)
@@ -189,7 +191,7 @@ local function measure_row(row, peers, options)
         if figures then break end
       end
       if figures then
-        add_figures(result, figures)
+        add_figures(result, figures, round)
       else
         result.failed = message
         options.show("")

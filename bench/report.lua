@@ -26,11 +26,13 @@ end
 -- What one peer's figure is over another's of the same row: the median over the rounds in which both were measured, one
 -- after the other, for a machine may be a quarter slower in one round than in the next.
 local function ratio_of(results, row, metric, peer, other)
-  local function samples(name) return results[row] and results[row][name] and results[row][name][metric.key] end
-  local above, below = samples(peer), samples(other)
-  if not (above and below) then return nil end
-  local ratios = {}
-  for round = 1, math.min(#above, #below) do ratios[round] = above[round] / below[round] end
+  local above, below = results[row] and results[row][peer], results[row] and results[row][other]
+  if not (above and above[metric.key] and below and below[metric.key]) then return nil end
+  local places, ratios = {}, {}
+  for place, round in ipairs(below.rounds) do places[round] = place end
+  for place, round in ipairs(above.rounds) do
+    if places[round] then ratios[#ratios + 1] = above[metric.key][place] / below[metric.key][places[round]] end
+  end
   return report.median(ratios)
 end
 
@@ -80,6 +82,7 @@ local function cell(results, row, metric, peer, ours)
   if not value then return "-" end
   if peer.name == "agather" or not ours then return number(value) end
   local ratio = ratio_of(results, row.name, metric, peer.name, "agather")
+  if not ratio then return number(value) end
   return (ratio < 9.95 and "%s (%.2g x)" or "%s (%.0f x)"):format(number(value), ratio)
 end
 

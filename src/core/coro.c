@@ -123,11 +123,14 @@ bool ag_awaitable(lua_State *L, ag_state *S, int index) {
   return true;
 }
 
-void ag_thread_function(lua_State *L, int index, int arg) {
+bool ag_thread_fresh(lua_State *L, int index) {
   lua_State *co = lua_tothread(L, index);
-  luaL_argcheck(L, lua_status(co) == LUA_OK && lua_gettop(co) == 1 && lua_isfunction(co, 1), arg,
-                "coroutine was already started");
-  lua_xmove(co, L, 1);
+  return lua_status(co) == LUA_OK && lua_gettop(co) == 1 && lua_isfunction(co, 1);
+}
+
+void ag_thread_function(lua_State *L, int index, int arg) {
+  luaL_argcheck(L, ag_thread_fresh(L, index), arg, "coroutine was already started");
+  lua_xmove(lua_tothread(L, index), L, 1);
   ag_generator_function(L);
   lua_replace(L, index);
 }

@@ -205,8 +205,7 @@ static ag_future *check_child(lua_State *L, ag_state *S, const ag_loop *loop, in
     luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected at place %d of the list, got %s", (int)place, kind));
   }
   if (lua_type(L, top) == LUA_TTHREAD) {
-    lua_State *co = lua_tothread(L, top);
-    if (lua_status(co) != LUA_OK || lua_gettop(co) != 1) {
+    if (!ag_thread_fresh(L, top)) {
       if (arg != 0)
         luaL_argerror(L, arg, "coroutine was already started");
       luaL_argerror(L, 1, lua_pushfstring(L, "coroutine at place %d of the list was already started", (int)place));

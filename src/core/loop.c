@@ -16,13 +16,13 @@
 #include "core/shuffle.h"
 #include "core/task.h"
 
-static double monotonic(void) {
+double ag_monotonic(void) {
   struct timespec ts;
   clock_gettime(CLOCK_MONOTONIC, &ts);
   return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
-double ag_loop_time(const ag_loop *loop) { return loop->is_virtual ? loop->virtual_now : monotonic(); }
+double ag_loop_time(const ag_loop *loop) { return loop->is_virtual ? loop->virtual_now : ag_monotonic(); }
 
 ag_loop *ag_loop_find(ag_state *S, uint32_t id) {
   if (S->running != NULL && S->running->id == id)
@@ -92,7 +92,7 @@ static void due_timers(ag_loop *loop) {
 ** ready, so that looking costs nothing and input waits no longer than this. */
 static void begin_iteration(ag_loop *loop) {
   if (loop->has_io && !ag_list_empty(&loop->ready)) {
-    double now = monotonic();
+    double now = ag_monotonic();
     if (now - loop->looked > 50e-6) {
       loop->poller->wait(loop->poller, 0);
       loop->looked = now;
@@ -158,7 +158,7 @@ static bool wait_for_work(lua_State *L, ag_loop *loop) {
     if (ag_list_empty(&loop->ready) && !ag_remote_has_mail(loop->remote) && when > loop->virtual_now)
       loop->virtual_now = when;
   } else {
-    double timeout = when - monotonic();
+    double timeout = when - ag_monotonic();
     if (due >= 0 && due < timeout)
       timeout = due;
     poller->wait(poller, timeout > 0 ? timeout : 0);

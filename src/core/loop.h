@@ -52,6 +52,9 @@ struct ag_loop {
 #endif
 };
 
+/* Seconds of the clock that nobody sets. */
+double ag_monotonic(void);
+/* The loop's time in seconds, which may be virtual. */
 double ag_loop_time(const ag_loop *loop);
 /* Whether the time of ag_step_for is over. */
 static inline bool ag_loop_out_of_time(const ag_loop *loop) {

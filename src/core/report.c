@@ -2,7 +2,6 @@
 #include "core/report.h"
 
 #include <stdio.h>
-#include <time.h>
 
 #include "core/error.h"
 #include "core/limits.h"
@@ -248,19 +247,13 @@ static void report_one(lua_State *L, ag_loop *loop) {
   lua_settop(L, self - 1);
 }
 
-static double now(void) {
-  struct timespec ts;
-  clock_gettime(CLOCK_MONOTONIC, &ts);
-  return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
-
 double ag_suspects_due(const ag_loop *loop) {
   if (!loop->suspects)
     return -1;
   if (loop->S->reported > 0)
     return 0;
   /* Looking costs a full collection: at most a twentieth of the time goes into it. */
-  double left = loop->collected + 20 * loop->collection - now();
+  double left = loop->collected + 20 * loop->collection - ag_monotonic();
   return left > 0 ? left : 0;
 }
 
@@ -268,13 +261,13 @@ void ag_report_suspects(lua_State *L, ag_loop *loop, bool all) {
   ag_state *S = loop->S;
   if (!all && ag_suspects_due(loop) > 0)
     return;
-  double start = now();
+  double start = ag_monotonic();
   loop->suspects = false;
   luaL_checkstack(L, 20, NULL);
   int top = lua_gettop(L);
   if (!all || S->unstarted > 0) {
     lua_gc(L, LUA_GCCOLLECT, 0);
-    loop->collected = now();
+    loop->collected = ag_monotonic();
     loop->collection = loop->collected - start;
   }
   if (all) {

@@ -64,6 +64,8 @@ ag_future *ag_ensure_future(lua_State *L, ag_loop *loop, int index, int arg);
 bool ag_awaitable(lua_State *L, ag_state *S, int index);
 /* Replaces the value at [index] whose metatable has __await by a function that calls that; false: it has none. */
 bool ag_await_method(lua_State *L, int index);
+/* Whether the thread at [index] was not started. */
+bool ag_thread_fresh(lua_State *L, int index);
 /* Moves the function of the thread at [index] that was not started into its place. Raises an argument error. */
 void ag_thread_function(lua_State *L, int index, int arg);
 void ag_coro_open_module(lua_State *L, ag_state *S);
