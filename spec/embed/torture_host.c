@@ -2,31 +2,19 @@
 ** makes a loop, sets limits and restricts where it was asked to, runs a script as a task, and destroys the loop.
 **   torture_host plain|restricted SCRIPT STEP    only every STEP-th n
 ** Each n is tried twice: with memory back before the loop is destroyed, which must run another task first, and with
-** memory back only after that, when another loop must run one. Ends with the first n that nothing has failed at; prints
-** the number of runs. */
+** memory back only after that, when another loop must run one; nothing may be left when the state is closed. Ends with
+** the first n that nothing has failed at; prints the number of runs. */
 #include <agather.h>
 #include <lauxlib.h>
+#include <limits.h>
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-typedef struct memory {
-  long count;   /* allocations so far */
-  long fail_at; /* those from here on fail; 0: none */
-} memory;
-
-static void *allocate(void *data, void *block, size_t old, size_t size) {
-  memory *m = data;
-  if (size == 0) {
-    free(block);
-    return NULL;
-  }
-  if ((block == NULL || size > old) && ++m->count >= m->fail_at && m->fail_at > 0)
-    return NULL;
-  return realloc(block, size);
-}
+#include "../torture/faults.h"
+#include "../torture/memory.h"
 
 static void fail(lua_State *L, const char *what, long at) {
   printf("%s, memory failing from allocation %ld on: %s\n", what, at,
@@ -96,13 +84,17 @@ static void run_another(lua_State *L, ag_loop *loop, long at) {
   lua_settop(L, 0);
 }
 
+static long lost; /* runs in which Lua had no memory to call a finalizer */
+
 /* Returns whether no allocation has failed. */
 static bool run(const char *script, bool restricted, long fail_at, bool until_the_end) {
-  memory m = {0, 0};
-  lua_State *L = ag_newstate(allocate, &m);
+  memory m = {0};
+  char what[100];
+  snprintf(what, sizeof what, "memory failing from allocation %ld on", fail_at);
+  faults_mark();
+  lua_State *L = memory_state(&m);
   luaL_openlibs(L);
-  m.count = 0;
-  m.fail_at = fail_at;
+  memory_arm(&m, fail_at, false);
   ag_loop *loop = NULL;
   bool ran = attempt(L, &loop, script, restricted);
   if (loop != NULL && until_the_end && ag_loop_destroy(L, loop) != AG_OK)
@@ -110,7 +102,7 @@ static bool run(const char *script, bool restricted, long fail_at, bool until_th
   bool whole = m.count < fail_at;
   if (whole && !ran)
     fail(L, "with all memory", fail_at);
-  m.fail_at = 0;
+  m.armed = false;
   if (until_the_end || loop == NULL) {
     lua_settop(L, 0);
     if (ag_open(L) != AG_OK || ag_loop_create(L, &loop) != AG_OK)
@@ -120,6 +112,11 @@ static bool run(const char *script, bool restricted, long fail_at, bool until_th
   if (ag_loop_destroy(L, loop) != AG_OK || ag_loop_destroy(L, loop) != AG_CLOSED)
     fail(L, "destroying the loop afterwards", fail_at);
   lua_close(L);
+  if (!m.lost && (m.blocks != 0 || faults_left(FAULTS_AGATHER | FAULTS_LIBUV, what) > 0)) {
+    printf("%s: %ld blocks of Lua's, or others, are left\n", what, m.blocks);
+    exit(1);
+  }
+  lost += m.lost;
   return whole;
 }
 
@@ -131,9 +128,11 @@ int main(int argc, char **argv) {
   bool restricted = strcmp(argv[1], "restricted") == 0;
   if (freopen("/dev/null", "w", stderr) == NULL) /* where the loop reports what has failed */
     return 2;
+  faults_look();
+  run(argv[2], restricted, LONG_MAX, true); /* what libraries make once and keep */
   long runs = 1, by = atol(argv[3]);
   for (long n = 1; !run(argv[2], restricted, n, true); n += by, runs += 2)
     run(argv[2], restricted, n, false);
-  printf("%ld runs\n", runs);
+  printf("%ld runs, %ld of them lost a finalizer\n", runs, lost);
   return 0;
 }

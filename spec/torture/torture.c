@@ -29,21 +29,9 @@
 #include <unistd.h>
 
 #include "faults.h"
+#include "memory.h"
 
 enum { WATCH = 20 }; /* seconds that a run may take */
-
-typedef struct memory {
-  long count;   /* allocations so far */
-  long blocks;  /* not given back */
-  long fail_at; /* those from here on fail; 0: none */
-  bool armed;   /* they count */
-  bool collect; /* each fails once */
-  bool failed;  /* the last one did */
-  bool to_call; /* what was refused last may have been what Lua needs to call a function: it grows the stack, or is a
-                ** CallInfo */
-} memory;
-
-enum { CALL_INFO = 64 }; /* bytes, of 64-bit systems */
 
 typedef struct attempt {
   const char *mode, *script;
@@ -52,29 +40,8 @@ typedef struct attempt {
 } attempt;
 
 static memory lua_memory;
-static bool lost;      /* Lua could not call a finalizer in this run */
-static long lost_runs; /* how many they were */
+static long lost_runs; /* those in which Lua could not call a finalizer */
 static char what[300]; /* which run it is, for whoever ends it */
-
-static void *allocate(void *data, void *block, size_t old, size_t size) {
-  memory *m = data;
-  if (size == 0) {
-    m->blocks -= block != NULL;
-    return faults_plain(block, 0);
-  }
-  if (m->armed && (block == NULL || size > old)) {
-    m->count++;
-    if (m->fail_at > 0 && m->count >= m->fail_at) {
-      m->to_call = block != NULL || size == CALL_INFO;
-      return NULL;
-    }
-    m->failed = m->collect && !m->failed;
-    if (m->failed)
-      return NULL;
-  }
-  m->blocks += block == NULL;
-  return faults_plain(block, size);
-}
 
 /* ---- what a run leaves ---- */
 
@@ -147,22 +114,13 @@ static void compare(census before) {
   wrong("a descriptor is left");
 }
 
-/* Where Lua lacks memory to call a finalizer it warns, and does not try again: what that would give back is left. Not
-** so where the finalizer itself has failed. */
-static void on_warning(void *data, const char *message, int more) {
-  (void)data, (void)more;
-  if (strstr(message, "not enough memory") != NULL && lua_memory.to_call)
-    lost = true;
-}
-
 /* ---- a run ---- */
 
 static bool is_mode(const attempt *a, const char *mode) { return strcmp(a->mode, mode) == 0; }
 
 static void arm(const attempt *a) {
   if (is_mode(a, "memory") || is_mode(a, "collect"))
-    lua_memory =
-        (memory){.blocks = lua_memory.blocks, .fail_at = a->at, .armed = true, .collect = is_mode(a, "collect")};
+    memory_arm(&lua_memory, a->at, is_mode(a, "collect"));
   else
     faults_arm(is_mode(a, "libraries") ? FAULTS_LIBRARIES : FAULTS_AGATHER | FAULTS_LIBUV, a->at, !is_mode(a, "once"));
 }
@@ -217,9 +175,7 @@ static long run(attempt *a) {
            a->inside ? "while the loop runs" : "after the loop");
   alarm(WATCH);
   faults_mark();
-  lua_State *L = ag_newstate(allocate, &lua_memory);
-  lua_setwarnf(L, on_warning, NULL);
-  lost = false;
+  lua_State *L = memory_state(&lua_memory);
   luaL_openlibs(L);
   const luaL_Reg functions[] = {{"arm", script_arm}, {"disarm", script_disarm}, {"wrong", script_wrong}, {NULL, NULL}};
   luaL_newlibtable(L, functions);
@@ -256,8 +212,8 @@ static long try_at(attempt *a, long at, bool inside, const census *before) {
     printf("%s: took %ld s\n", what, (long)(time(NULL) - began));
   if (before == NULL)
     return count;
-  lost_runs += lost;
-  if (lost)
+  lost_runs += lua_memory.lost;
+  if (lua_memory.lost)
     return count;
   compare(*before);
   if (lua_memory.blocks != 0)
