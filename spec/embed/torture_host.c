@@ -125,6 +125,8 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: torture_host plain|restricted SCRIPT STEP\n");
     return 2;
   }
+  static char buffer[BUFSIZ]; /* stdio must not ask for one while blocks are listed */
+  setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
   bool restricted = strcmp(argv[1], "restricted") == 0;
   if (freopen("/dev/null", "w", stderr) == NULL) /* where the loop reports what has failed */
     return 2;
