@@ -93,30 +93,33 @@ local function wait_for_all(tasks, options)
   error(err, 0)
 end
 
+-- A list of tasks that are cancelled when the scope ends, and waited for, unless all of them are `there`: the source
+-- failed, or waited and was cancelled, or there was no room for one more.
+local Tasks = {}
+
+function Tasks:__close()
+  if self.there then return end
+  for _, task in ipairs(self) do task:cancel() end
+  for _, task in ipairs(self) do pcall(task.await, task) end
+end
+
 -- A fixed number of tasks, each of which takes one item after the other.
 function Job:run_workers(limit)
-  local workers = {}
+  local workers <close> = setmetatable({}, Tasks)
   for place = 1, limit do workers[place] = agather.spawn(self.work, self) end
+  workers.there = true
   wait_for_all(workers, self.options)
 end
 
 -- One task for each item, all at once: there is no limit.
 function Job:run_all()
-  local tasks = {}
-  local pulled = false
-  local _ <close> = setmetatable({}, {
-    __close = function() -- the source failed, or waited and was cancelled
-      if pulled then return end
-      for _, task in ipairs(tasks) do task:cancel() end
-      for _, task in ipairs(tasks) do pcall(task.await, task) end
-    end,
-  })
+  local tasks <close> = setmetatable({}, Tasks)
   while true do
     local place, item = self:pull()
     if place == nil then break end
     tasks[place] = agather.spawn(self.work_on, self, item, place)
   end
-  pulled = true
+  tasks.there = true
   wait_for_all(tasks, self.options)
 end
 

@@ -83,7 +83,11 @@ local function new_task(self, stream)
   else
     task = agather.spawn(self.handler, stream)
   end
-  task:add_done_callback(self.on_done)
+  local ok, err = pcall(task.add_done_callback, task, self.on_done)
+  if not ok then
+    task:cancel()
+    error(err, 0)
+  end
   return task
 end
 

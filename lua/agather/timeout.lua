@@ -97,13 +97,13 @@ end
 
 -- Cancels the future and waits until it has ended, whatever it makes of that.
 local function cancel_and_wait(future)
+  future:cancel() -- before anything that may fail
   local ended = agather.future()
   local function release()
     if not ended:done() then ended:set_result() end
   end
   future:add_done_callback(release)
   local _ <close> = setmetatable({}, { __close = function() future:remove_done_callback(release) end })
-  future:cancel()
   ended:await()
 end
 

@@ -5,12 +5,27 @@ local check = require "agather.check"
 
 local module = {}
 
+-- A list of futures that are cancelled when the scope ends, unless they are `kept`: what was scheduled here is known to
+-- nobody else where the rest then fails, at a limit of the host.
+local Scheduled = {}
+
+function Scheduled:__close()
+  if self.kept then return end
+  for _, future in ipairs(self) do future:cancel() end
+end
+
+local function schedule(item, scheduled)
+  local future = agather.ensure_future(item)
+  if future ~= item then scheduled[#scheduled + 1] = future end
+  return future
+end
+
 -- Schedules what is in the list; returns the futures, each once, in order.
-local function futures_of(list, name)
+local function futures_of(list, name, scheduled)
   local futures, seen = {}, {}
   for place = 1, check.awaitables(list, 1, name) do
     local item = list[place]
-    local future = seen[item] or agather.ensure_future(item)
+    local future = seen[item] or schedule(item, scheduled)
     if not seen[item] and not seen[future] then futures[#futures + 1] = future end
     seen[item], seen[future] = future, future
   end
@@ -37,12 +52,13 @@ function module.wait(list, options)
   end
   if check.list(list, 1, "wait") == 0 then check.fail(1, "wait", "the list is empty") end
   local loop = agather.get_running_loop()
-  local futures = futures_of(list, "wait")
+  local scheduled <close> = setmetatable({}, Scheduled)
+  local futures = futures_of(list, "wait", scheduled)
   local waiter = loop:create_future()
   local function release()
     if not waiter:done() then waiter:set_result() end
   end
-  local timer = options.timeout and loop:call_later(options.timeout, release)
+  local timer
   local left = #futures
   local function completed(future)
     left = left - 1
@@ -52,12 +68,14 @@ function module.wait(list, options)
       release()
     end
   end
-  for _, future in ipairs(futures) do future:add_done_callback(completed) end
   do
     local _ <close> = on_leave(function()
       if timer then timer:cancel() end
       for _, future in ipairs(futures) do future:remove_done_callback(completed) end
     end)
+    timer = options.timeout and loop:call_later(options.timeout, release)
+    for _, future in ipairs(futures) do future:add_done_callback(completed) end
+    scheduled.kept = true
     waiter:await()
   end
   local done, pending = {}, {}
@@ -80,7 +98,8 @@ function module.as_completed(list, options)
   check.seconds(options.timeout, 2, "as_completed", true)
   check.progress(options.progress, 2, "as_completed")
   local loop = agather.get_running_loop()
-  local futures = futures_of(list, "as_completed")
+  local scheduled <close> = setmetatable({}, Scheduled)
+  local futures = futures_of(list, "as_completed", scheduled)
   local finished = agather.Queue()
   local given, done, failed = 0, 0, 0
   local report = options.progress and require("agather.progress").start(options.progress, #futures)
@@ -103,6 +122,9 @@ function module.as_completed(list, options)
     forget()
     if report then report.finish() end
   end
+  local _ <close> = on_leave(function()
+    if not scheduled.kept then leave() end
+  end)
   for _, future in ipairs(futures) do future:add_done_callback(completed) end
   if options.timeout and #futures > 0 then
     timer = loop:call_later(options.timeout, function()
@@ -118,14 +140,17 @@ function module.as_completed(list, options)
     if ok then return future end
     error(agather.is_error(future, agather.QueueShutDown) and agather.TimeoutError() or future, 0)
   end
-  return following, nil, nil, setmetatable({}, { __close = leave, __gc = leave })
+  local scope = setmetatable({}, { __close = leave, __gc = leave })
+  scheduled.kept = true
+  return following, nil, nil, scope
 end
 
 --- A future that ends as the awaitable does, but whose cancellation does not reach it.
 ---@param awaitable any
 function module.shield(awaitable)
   check.awaitable(awaitable, 1, "shield")
-  local inner = agather.ensure_future(awaitable)
+  local scheduled <close> = setmetatable({}, Scheduled)
+  local inner = schedule(awaitable, scheduled)
   if inner:done() then return inner end
   local outer = inner:get_loop():create_future()
   local function inner_done()
@@ -143,6 +168,7 @@ function module.shield(awaitable)
   outer:add_done_callback(function()
     if not inner:done() then inner:remove_done_callback(inner_done) end
   end)
+  scheduled.kept = true
   return outer
 end
 

@@ -219,6 +219,47 @@ describe("a limit on how many", function()
     assert.truthy(output:find("ran\t1\nran\t2\nend\n$"), output)
   end)
 
+  it("leaves nothing running of what could not be begun as a whole", function()
+    local used = "agather.future():add_done_callback(print) "
+    for call, settings in pairs {
+      ["agather.wait, { f, g, h }, { timeout = 5 }"] = { "callbacks=2" },
+      ["agather.wait, { f, g, h }"] = { "tasks=3" },
+      ["agather.as_completed, { f, g, h }, { timeout = 5 }"] = { "callbacks=2" },
+      ["agather.as_completed, { f, g }, { timeout = 5 }"] = { "callbacks=2" }, -- none is left for the timer
+      ["agather.shield, f"] = { "callbacks=1" },
+      ["agather.wait_for, f, 0"] = { "callbacks=1", used },
+      ["agather.map, f, { 1, 2, 3, 4 }, { limit = 3 }"] = { "tasks=3" },
+      ["agather.map, f, { 1, 2, 3, 4 }"] = { "tasks=3" },
+      ["agather.gather, f, f, f"] = { "tasks=3" },
+      ["agather.gather_list, { c, f, c, c, t, f, t }"] = { "tasks=4", "local c, t = agather.async(print)(), coroutine.create(print) " },
+    } do
+      local output = limited(settings[1], "limit", ("spawn=%s local function make() return function() "
+        .. "agather.sleep(0.001) print('ran') end end local f, g, h = make(), make(), make() "
+        .. "print(select(2, pcall(%s))) agather.sleep(0.003) print(#agather.all_tasks())"):format(settings[2] or "", call),
+        "run=2")
+      assert.matches("^too many %l+: the limit is %d\n1\n", output, call)
+      assert.is_nil(output:find("ran", 1, true), call)
+    end
+  end)
+
+  it("callbacks ends the handler of a connection that could not be watched", function()
+    local output = limited("callbacks=2", "limit", "spawn=local net = agather.net "
+      .. "local server = net.start_server('127.0.0.1', 0, function(s) agather.sleep(0.001) print('ran') end) "
+      .. "server.on_error = function(e) print(e) end agather.future():add_done_callback(print) "
+      .. "local serving = agather.spawn(server.serve_forever, server) local host, port = server.listener:local_address() "
+      .. "agather.future():add_done_callback(print) "
+      .. "local s = net.connect(host, port) print(s:read('a') == '') agather.sleep(0.01) server:close() os.exit()", "run=2")
+    assert.truthy(output:find("too many callbacks: the limit is 2\n", 1, true), output)
+    assert.is_nil(output:find("ran", 1, true), output)
+  end)
+
+  it("tasks lets a gather have as many as fit, counting once what stands there twice", function()
+    local output = limited("tasks=4", "limit", "spawn=local c, t = agather.async(function() return 1 end)(), "
+      .. "coroutine.create(function() return 2 end) local f = function() return 3 end "
+      .. "print(table.concat(agather.await(agather.gather(c, t, f, c, t, agather.gather())), ' ', 1, 5))", "run=2")
+    assert.equal("1 2 3 1 2\n", output)
+  end)
+
   it("is counted down by what ends", function()
     local output = limited("tasks=3", "timers=3", "callbacks=3", "limit", "spawn=for i = 1, 50 do "
       .. "agather.await(agather.spawn(agather.sleep, 0.0001)) local handle = agather.get_running_loop():call_later(9, print) "

@@ -64,7 +64,7 @@ local function write_answer(stream, answer)
   end
 end
 
--- Answers what /exchange/hop asks for; [plan] checks what was asked.
+-- Answers what /input.exchange/hop asks for; [plan] checks what was asked.
 local function serve(stream, plan)
   local _ <close> = stream
   while true do
@@ -97,17 +97,20 @@ Plan.__index = Plan
 
 local methods = { "GET", "HEAD", "POST", "GET", "PUT", "DELETE" }
 local locations = {
-  "/%d/%d", "%d", "http://127.0.0.1:%d/%d/%d", "http://127.0.0.2:%d/%d/%d#there", "//127.0.0.1:%d/%d/%d", "?again",
+  "/%s/%d", "%d", "http://127.0.0.1:%d/%s/%d", "http://127.0.0.2:%d/%s/%d#there", "//127.0.0.1:%d/%s/%d", "?again",
   "file:///etc/passwd", "http://", "ftp://127.0.0.1/", "http://127.0.0.1:99999/", "\\\\x",
 }
 
+-- How the exchange is named in targets. What was given up in the input before may be read only now.
+local function path_of(number) return ("%d.%d"):format(world.inputs % 10, number) end
+
 -- A place to be sent to; whether it is a good one, and whether it is another host.
-local function choose_location(bytes, exchange, hop)
+local function choose_location(bytes, number, hop)
   local which = bytes:upto(#locations - 1) + 1
   local format = locations[which]
-  if which == 1 then return format:format(exchange, hop), true end
+  if which == 1 then return format:format(path_of(number), hop), true end
   if which == 2 then return format:format(hop), true end
-  if which <= 5 then return format:format(world.port, exchange, hop), true, which == 4 end
+  if which <= 5 then return format:format(world.port, path_of(number), hop), true, which == 4 end
   return format, false
 end
 
@@ -232,11 +235,17 @@ function Plan:keep_cookie(answer, exchange)
   self.jar[#self.jar + 1] = answer.cookie
 end
 
+-- The exchange and the hop that a request is of; nil where a broken answer has led there.
+function Plan:step_of(request)
+  local input, number, hop = request.target:match("^/(%d)%.(%d+)/(%d+)$")
+  local exchange = tonumber(input) == self.input and self[tonumber(number)]
+  if not exchange then return nil end
+  return exchange, exchange.hops[tonumber(hop) + 1]
+end
+
 function Plan:answer_to(request)
-  local exchange, hop = request.target:match("^/(%d+)/(%d+)$")
-  exchange = self[tonumber(exchange)]
-  local step = exchange and exchange.hops[tonumber(hop) + 1]
-  if not step then return { pieces = { "" }, ending = "close" } end -- a broken answer has led here
+  local exchange, step = self:step_of(request)
+  if not step then return { pieces = { "" }, ending = "close" } end
   if not exchange.unknown then
     assert(request.method == step.method, "it was asked with another method: " .. request.method)
     assert(request.headers.host == (step.elsewhere and request.headers.host or "127.0.0.1:" .. world.port), "another host")
@@ -253,9 +262,7 @@ function Plan:answer_to(request)
 end
 
 function Plan:check_body(request, body)
-  local exchange, hop = request.target:match("^/(%d+)/(%d+)$")
-  exchange = self[tonumber(exchange)]
-  local step = exchange and exchange.hops[tonumber(hop) + 1]
+  local exchange, step = self:step_of(request)
   if not step or exchange.unknown then return end
   local expected = (step.method == "POST" or step.method == "PUT") and exchange.body or ""
   assert(body == expected, "it was asked with another body")
@@ -365,7 +372,7 @@ local function check_known(exchange, ok, response, body)
 end
 
 local function run_exchange(plan, client, exchange)
-  local target = ("http://127.0.0.1:%d/%d/0"):format(world.port, exchange.number)
+  local target = ("http://127.0.0.1:%d/%s/0"):format(world.port, path_of(exchange.number))
   local use = in_order[exchange.use]
   exchange.whole = use == "whole" or not use
   if not use then -- it is given up
@@ -412,7 +419,7 @@ local function stop(tasks)
 end
 
 local function scenario(bytes)
-  local plan = setmetatable({ tasks = {} }, Plan)
+  local plan = setmetatable({ tasks = {}, input = world.inputs % 10 }, Plan)
   local acceptors = { agather.spawn(accept_all, world.listener, plan), agather.spawn(accept_all, world.honest, honest_plan) }
   plan.keeps_cookies = not bytes:one_in(3)
   local limits

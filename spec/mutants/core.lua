@@ -352,4 +352,7 @@ return {
   { name = "restricted-strings-grow", bug = "a restricted script makes a string of any size in one call",
     file = "src/core/safe.c", text = "(size_t)n > most / (size + separator)", with = "(size_t)n > most",
     spec = "spec/embed/restricted_spec.lua", it = "has caps on what C functions do in one call" },
+  { name = "gather-half-begun", bug = "a gather for which the limit has no room begins some of its tasks",
+    file = "src/core/gather.c", text = "  if (wanted > 0)\n    ag_limit_check", with = "  if (0)\n    ag_limit_check",
+    spec = "spec/embed/limits_spec.lua", it = "leaves nothing running of what could not be begun as a whole" },
 }

@@ -7,6 +7,7 @@
 
 #include "core/chain.h"
 #include "core/error.h"
+#include "core/limits.h"
 #include "core/report.h"
 
 enum { LIST = 2 };
@@ -270,6 +271,32 @@ static void queue_done(ag_loop *loop, ag_gather *gather, uint32_t last) {
   ag_list_splice(&loop->ready, &done);
 }
 
+/* Raises unless the host's limit has room for all tasks that will be made: nobody would know of the first ones. */
+static void check_room(lua_State *L, const ag_loop *loop, const ag_gather *gather, int list, lua_Integer count) {
+  ag_state *S = loop->S;
+  if (!ag_limit_reached(S, tasks, loop->tasks + (size_t)count))
+    return;
+  lua_newtable(L); /* of those that have one task though they stand there twice */
+  int seen = lua_gettop(L);
+  size_t wanted = 0;
+  for (lua_Integer i = 0; i < count; i++) {
+    bool used = false;
+    lua_rawgeti(L, list, i + 1);
+    if (lua_isthread(L, -1) || ag_coro_to(L, S, -1, &used) != NULL) {
+      lua_pushboolean(L, true);
+      lua_rawset(L, seen);
+    } else {
+      wanted += gather->children[i].child == NULL;
+      lua_pop(L, 1);
+    }
+  }
+  for (lua_pushnil(L); lua_next(L, seen); lua_pop(L, 1))
+    wanted++;
+  lua_settop(L, seen - 1);
+  if (wanted > 0)
+    ag_limit_check(L, S, tasks, loop->tasks + wanted - 1);
+}
+
 /* Starts the children that are no futures yet, and waits for all [count], which are checked: pushes the gather that is
 ** at [self] with its list above. */
 static int start(lua_State *L, ag_loop *loop, ag_gather *gather, int self, lua_Integer count, int options, bool args) {
@@ -283,6 +310,7 @@ static int start(lua_State *L, ag_loop *loop, ag_gather *gather, int self, lua_I
     ag_future_resolve(L, S, self, 1);
     return 1;
   }
+  check_room(L, loop, gather, list, count);
   uint32_t before = S->next_task;
   lua_pushnil(L);
   int seen = lua_gettop(L);
