@@ -72,6 +72,26 @@ describe("signal.wait", function()
     assert.equal("SIGUSR1\nstill here\n", output)
   end)
 
+  it("gives an ignored signal back with no moment in between in which it would end the process", function()
+    for _, pool in ipairs { "false", "true" } do
+      local output = support.script(([[
+        agather.run(function()
+          if %s then agather.fs.exists("/") end -- with the threads of libuv's pool
+          local pid = io.open("/proc/self/stat"):read("n")
+          local child <close> = agather.process.spawn {
+            "perl", "-e", "1 while kill('USR1', $ARGV[0])", tostring(pid),
+          }
+          for round = 1, 5000 do
+            agather.signal.on("SIGUSR1", print):close()
+            if round %% 100 == 0 then agather.sleep(0.0005) end
+          end
+        end)
+        print("still here")
+      ]]):format(pool), "trap '' USR1;")
+      assert.equal("still here\n", output)
+    end
+  end)
+
   it("ends with a timeout", function()
     agather.run(function()
       local raised = support.raises("", agather.wait_for, function() agather.signal.wait("SIGUSR1") end, 0.01)

@@ -123,7 +123,7 @@ static int dns_reverse(lua_State *L) {
   ag_suspend_check(L);
   waiter *w = waiter_new(L);
   int flags = lua_toboolean(L, 2) ? AG_LOOKUP_FRESH : 0;
-  int status = ag_lookup_reverse(L, loop, &w->lookup, (const struct sockaddr *)&address, flags);
+  int status = ag_lookup_reverse(L, loop, &w->lookup, &address, flags);
   if (status < 0)
     return fail(L, status, "reverse");
   if (status > 0)

@@ -96,14 +96,17 @@ static int finished(lua_State *L, int unused, lua_KContext context) {
   return results;
 }
 
+static int submit(void *data) {
+  job *j = data;
+  return uv_queue_work(j->work.loop, &j->work, on_work, on_done);
+}
+
 int ag_job_run(lua_State *L, job *j) {
   ag_suspend_check(L);
-  uv_loop_t *loop = ag_uv_loop(L, j->type->operation);
+  j->work.loop = ag_uv_loop(L, j->type->operation);
   j->work.data = j;
   j->wait.cancel = cancel_job;
-  int status = ag_pool_check();
-  if (status == 0)
-    status = uv_queue_work(loop, &j->work, on_work, on_done);
+  int status = ag_pool_submit(submit, j);
   if (status != 0)
     return ag_uv_error(L, status, j->type->operation, j->path);
   j->busy = true;

@@ -35,7 +35,8 @@ typedef struct ag_query {
   ag_answer *answer;
   uint64_t until; /* when the answer is too old */
   int family;
-  char host[NAME_LIMIT + 1]; /* in lower case */
+  struct sockaddr_storage address; /* of a reverse look-up */
+  char host[NAME_LIMIT + 1];       /* in lower case */
 } ag_query;
 
 static const char resolver_key = 0;
@@ -244,14 +245,11 @@ static ag_query *find_shared(resolver *r, uv_loop_t *loop, const char *host, int
   return NULL;
 }
 
-/* Gives [q] to libuv. */
-static int query_send(ag_query *q, const struct sockaddr *address) {
+static int submit(void *data) {
+  ag_query *q = data;
   q->request.any.data = q;
-  int status = ag_pool_check();
-  if (status != 0)
-    return status;
   if (q->family == REVERSE)
-    return uv_getnameinfo(q->loop, &q->request.name, on_name, address, NI_NAMEREQD);
+    return uv_getnameinfo(q->loop, &q->request.name, on_name, (const struct sockaddr *)&q->address, NI_NAMEREQD);
   struct addrinfo hints;
   memset(&hints, 0, sizeof hints);
   hints.ai_family = q->family;
@@ -260,7 +258,7 @@ static int query_send(ag_query *q, const struct sockaddr *address) {
 }
 
 static int ask(resolver *r, uv_loop_t *loop, ag_lookup *lookup, const char *host, int family, int flags,
-               const struct sockaddr *address) {
+               const struct sockaddr_storage *address) {
   ag_query *q = find_shared(r, loop, host, family, flags);
   if (q != NULL && q->answer != NULL) {
     lookup->answer = q->answer;
@@ -276,7 +274,9 @@ static int ask(resolver *r, uv_loop_t *loop, ag_lookup *lookup, const char *host
     q->loop = loop;
     q->last = &q->askers;
     memcpy(q->host, host, strlen(host) + 1);
-    int status = query_send(q, address);
+    if (address != NULL)
+      q->address = *address;
+    int status = ag_pool_submit(submit, q);
     if (status != 0) {
       free(q);
       return status;
@@ -301,11 +301,12 @@ int ag_lookup_start(lua_State *L, uv_loop_t *loop, ag_lookup *lookup, const char
   return status != 0 ? status : ask(resolver_of(L), loop, lookup, name, family, flags, NULL);
 }
 
-int ag_lookup_reverse(lua_State *L, uv_loop_t *loop, ag_lookup *lookup, const struct sockaddr *address, int flags) {
+int ag_lookup_reverse(lua_State *L, uv_loop_t *loop, ag_lookup *lookup, const struct sockaddr_storage *address,
+                      int flags) {
   char text[NAME_LIMIT + 1];
   lookup->answer = NULL;
   lookup->query = NULL;
-  ag_address_text(address, text, sizeof text);
+  ag_address_text((const struct sockaddr *)address, text, sizeof text);
   return ask(resolver_of(L), loop, lookup, text, REVERSE, flags, address);
 }
 

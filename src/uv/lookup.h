@@ -31,7 +31,8 @@ enum { AG_LOOKUP_FRESH = 1 }; /* flags: a cached answer will not do */
 ** error. Never raises. [-0, +0, -] */
 int ag_lookup_start(lua_State *L, uv_loop_t *loop, ag_lookup *lookup, const char *host, int family, int flags);
 /* The same, for the name of an address. */
-int ag_lookup_reverse(lua_State *L, uv_loop_t *loop, ag_lookup *lookup, const struct sockaddr *address, int flags);
+int ag_lookup_reverse(lua_State *L, uv_loop_t *loop, ag_lookup *lookup, const struct sockaddr_storage *address,
+                      int flags);
 /* Gives up waiting, and the share in the answer. [done] will not be called; again is harmless. */
 void ag_lookup_clear(ag_lookup *lookup);
 /* What is asked from now on is asked anew; those who wait share their look-up still. */

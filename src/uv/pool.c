@@ -1,9 +1,12 @@
 /* libuv begins all the threads of its pool with the first work it gets, and aborts where the system refuses one: beyond
 ** RLIMIT_NPROC, or in a container that may have so many. So as many are begun here first, and ended. What another
-** thread or process takes in the moment between is beyond help. */
+** thread or process takes in the moment between is beyond help.
+** The threads take no signals, which could come to them while their disposition changes: see ag_signal_end. */
 #include "uv/pool.h"
 
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -56,17 +59,37 @@ static int try_threads(uv_thread_t *threads, unsigned wanted) {
   return status;
 }
 
-int ag_pool_check(void) {
-  static atomic_bool checked;
-  if (atomic_load(&checked))
-    return 0;
+static int check_threads(void) {
   unsigned size = pool_size();
   uv_thread_t *threads = calloc(size, sizeof *threads);
   if (threads == NULL)
     return UV_ENOMEM;
   int status = try_threads(threads, size);
   free(threads);
+  return status;
+}
+
+/* The threads that begin inherit the mask. Faults are a thread's own. */
+static int submit_first(int (*submit)(void *data), void *data) {
+  static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
+  sigset_t all, mask;
+  sigfillset(&all);
+  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+    sigdelset(&all, faults[i]);
+  pthread_sigmask(SIG_SETMASK, &all, &mask);
+  int status = submit(data);
+  pthread_sigmask(SIG_SETMASK, &mask, NULL);
+  return status;
+}
+
+int ag_pool_submit(int (*submit)(void *data), void *data) {
+  static atomic_bool begun;
+  if (atomic_load(&begun))
+    return submit(data);
+  int status = check_threads();
   if (status == 0)
-    atomic_store(&checked, true);
+    status = submit_first(submit, data);
+  if (status == 0)
+    atomic_store(&begun, true);
   return status;
 }

@@ -104,6 +104,10 @@ int ag_signal_begin(int number, int (*change)(void *data), void *data) {
 void ag_signal_end(int number, int (*change)(void *data), void *data) {
   pthread_mutex_lock(&lock);
   struct sigaction now;
+  sigset_t one, mask; /* one that comes now waits: libuv sets the default, which may end the process, before ours */
+  sigemptyset(&one);
+  sigaddset(&one, number);
+  pthread_sigmask(SIG_BLOCK, &one, &mask);
   bool known = sigaction(number, NULL, &now) == 0;
   change(data);
   bool last = dispositions[number].users > 0 && --dispositions[number].users == 0;
@@ -111,6 +115,7 @@ void ag_signal_end(int number, int (*change)(void *data), void *data) {
     sigaction(number, &now, NULL); /* not libuv's any longer: it stays as it was */
   else if (last && sigaction(number, NULL, &now) == 0 && !is_libuv(number, &now)) /* nobody else's loop listens */
     sigaction(number, &dispositions[number].before, NULL);
+  pthread_sigmask(SIG_SETMASK, &mask, NULL);
   pthread_mutex_unlock(&lock);
 }
 
