@@ -355,4 +355,7 @@ return {
   { name = "gather-half-begun", bug = "a gather for which the limit has no room begins some of its tasks",
     file = "src/core/gather.c", text = "  if (wanted > 0)\n    ag_limit_check", with = "  if (0)\n    ag_limit_check",
     spec = "spec/embed/limits_spec.lua", it = "leaves nothing running of what could not be begun as a whole" },
+  { name = "eager-runs-others", bug = "a task that begins at once in a callback runs others before the callback goes on",
+    file = "src/core/step.c", text = "outer != NULL || loop->eager > 0;", with = "outer != NULL;",
+    spec = spec "step", it = "from a callback runs that task alone before create_task returns" },
 }

@@ -18,7 +18,7 @@ struct ag_loop {
   ag_poller *poller;
   ag_task *task;    /* the task that runs now, or NULL */
   ag_node *runs;    /* the node that runs now while it is a pending task's, or NULL: nothing may hold another then */
-  bool solo;        /* a step within another one: its thread runs nothing else */
+  bool solo;        /* a step within another one, or a callback: its thread runs nothing else */
   lua_State *here;  /* the thread that the running task is in: its own, or a generator's (see generator.c) */
   bool inner_stuck; /* some thread between cannot yield */
   int eager;        /* steps begun within others by eager_start */

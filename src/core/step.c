@@ -376,7 +376,7 @@ void ag_task_step(ag_loop *loop, lua_State *L, ag_node *node) {
   loop->here = thread.L;
   atomic_signal_fence(memory_order_seq_cst); /* as above */
   loop->task = task;
-  loop->solo = outer != NULL;
+  loop->solo = outer != NULL || loop->eager > 0; /* at once, in a task or a callback */
   loop->inner_stuck = false;
   task->parked = false;
   int nres;
