@@ -495,9 +495,10 @@ function interpreter.run(program, counts)
     end
   end
   local left = deadlock and {} or runner:run(agather.all_tasks)
-  if #left == 2 then -- itself and another
+  local last = #left == 2 and left[left[1]:done() and 2 or 1] -- the task that has asked is done
+  if last and not last:done() then
     self.trace[#self.trace + 1] = "shutdown"
-    left[left[1]:done() and 2 or 1]:add_done_callback(function() self.tracing = false end)
+    last:add_done_callback(function() self.tracing = false end)
     runner:close()
   end
   self.tracing = false

@@ -451,8 +451,11 @@ def shut_down(interpreter, loop):
     left = loop.run_until_complete(others())
     if len(left) != 1:
         return
+    last = left.pop()
+    if last.done():
+        return
     interpreter.trace.append("shutdown")
-    left.pop().add_done_callback(interpreter.end_of_time)
+    last.add_done_callback(interpreter.end_of_time)
     made = len(kept)
     try:
         asyncio.runners._cancel_all_tasks(loop)
