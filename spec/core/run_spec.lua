@@ -514,6 +514,51 @@ describe("SIGINT", function()
     ]])
   end)
 
+  it("that comes twice ends run wherever the code is busy: another task, a callback, a generator, a run within", function()
+    for _, busy in ipairs {
+      "agather.spawn(twice)",
+      "agather.get_running_loop():call_soon(twice)",
+      "for _ in agather.coroutine.wrap(twice) do end",
+      "agather.get_running_loop():call_soon(function() agather.run(twice) end)",
+    } do
+      local output = script([[
+        local function twice() interrupt() interrupt() while true do end end
+        show(pcall(agather.run, function()
+          ]] .. busy .. [[
+
+          agather.sleep(5)
+          print("main went on")
+        end))
+      ]])
+      assert.equal("false\tinterrupted\ttrue\n", output:match("^[^\n]*\n"), busy)
+      assert.is_nil(output:find("went on", 1, true), busy)
+    end
+  end)
+
+  it("is raised for each one after the first where it is caught", function()
+    assert.equal("interrupted\ninterrupted\nfalse\tinterrupted\ttrue\n", script[[
+      show(pcall(agather.run, function()
+        interrupt()
+        for _ = 1, 2 do
+          local _, err = pcall(function() interrupt() while true do end end)
+          print(err)
+        end
+        agather.sleep(5)
+      end))
+    ]])
+  end)
+
+  it("ends run_forever", function()
+    assert.equal("false\tinterrupted\ttrue\nfalse\tinterrupted\ttrue\n", script[[
+      local loop = agather.new_event_loop()
+      loop:call_soon(interrupt)
+      show(pcall(loop.run_forever, loop))
+      loop:call_soon(function() interrupt() interrupt() while true do end end)
+      show(pcall(loop.run_forever, loop))
+      loop:close()
+    ]])
+  end)
+
   it("ends in KeyboardInterrupt also when main took the request back and raised", function()
     assert.equal("false\tinterrupted\ttrue\n", script[[
       show(pcall(agather.run, function()

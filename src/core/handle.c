@@ -37,7 +37,7 @@ static void handle_run(ag_loop *loop, lua_State *L, ag_node *node) {
       ag_loop_ready(loop, node);
     lua_error(L);
   }
-  if (status != LUA_OK) {
+  if (status != LUA_OK && !ag_loop_interrupted(L, loop, self + 1, NULL)) {
     lua_getiuservalue(L, self, 1);
     ag_push_site(L, S, -1);
     const char *message = lua_pushfstring(L, "Exception in callback %s", lua_tostring(L, -1));

@@ -197,13 +197,15 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
   }
   ag_task *task = loop->task;
   bool solo = loop->solo, stuck = loop->inner_stuck;
-  lua_State *here = loop->here;
+  lua_State *here = loop->here, *base = loop->base;
+  loop->base = L;
   bool limited = loop->S->limiter != NULL, within = limited && ag_budget_suspend(loop->S);
   lua_pushcfunction(L, run_ready);
   lua_pushlightuserdata(L, loop);
   lua_pushboolean(L, once);
   int status = lua_pcall(L, 2, 0, 0);
   loop->here = here; /* this may be an iteration within a task */
+  loop->base = base;
   if (limited)
     ag_budget_continue(L, loop->S, within);
   if (status != LUA_OK) {
@@ -249,11 +251,24 @@ static void answer_interrupts(lua_State *L, ag_loop *loop) {
       return;
     }
     lua_pop(L, 1);
+    if (loop->insisted)
+      return; /* it was raised in the main task, which has ended */
   }
   loop->interrupts = 0;
+  loop->insisted = true; /* what this raises may be within a callback */
   lua_pushliteral(L, "interrupted");
   ag_error_push(L, S, "KeyboardInterrupt");
   lua_error(L);
+}
+
+bool ag_loop_interrupted(lua_State *L, ag_loop *loop, int index, const ag_task *task) {
+  if (!loop->insisted || !ag_error_is(L, loop->S, index, "KeyboardInterrupt"))
+    return false;
+  ag_push_kept(L, loop->S, loop->main);
+  if (loop->main == 0 || task == NULL || lua_touserdata(L, -1) != task)
+    loop->interrupts = 2;
+  lua_pop(L, 1);
+  return true;
 }
 
 /* Protected: 1 loop, 2 task: reports that it ends unfinished. */

@@ -20,6 +20,7 @@ struct ag_loop {
   ag_node *runs;    /* the node that runs now while it is a pending task's, or NULL: nothing may hold another then */
   bool solo;        /* a step within another one, or a callback: its thread runs nothing else */
   lua_State *here;  /* the thread that the running task is in: its own, or a generator's (see generator.c) */
+  lua_State *base;  /* the thread that runs the iteration, and its callbacks, or NULL */
   bool inner_stuck; /* some thread between cannot yield */
   int eager;        /* steps begun within others by eager_start */
   bool is_virtual, debug, stopping, running, closed;
@@ -28,6 +29,7 @@ struct ag_loop {
   double slice_end;             /* when ag_step_for returns, on the loop's clock; 0: no such limit */
   volatile int interrupts;      /* SIGINTs not yet answered */
   bool interrupted;             /* the main task was cancelled because of one */
+  bool insisted;                /* one was raised where the code was busy */
   int main;                     /* a slot of its own for the main task of run, or 0 */
   const bool *until;            /* ends the innermost ag_loop_run */
   uint8_t met;                  /* bits of the companions that have been joined */
@@ -56,6 +58,9 @@ struct ag_loop {
 double ag_monotonic(void);
 /* The loop's time in seconds, which may be virtual. */
 double ag_loop_time(const ag_loop *loop);
+/* Whether the error object or value at [index] comes of a SIGINT that was raised in running code. If it ends another
+** [task] than main's, whose error run raises, or a callback (NULL), the loop raises as well, as asyncio's does. */
+bool ag_loop_interrupted(lua_State *L, ag_loop *loop, int index, const ag_task *task);
 /* Whether the time of ag_step_for is over. */
 static inline bool ag_loop_out_of_time(const ag_loop *loop) {
   return loop->slice_end != 0 && ag_loop_time(loop) >= loop->slice_end;

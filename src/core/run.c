@@ -16,15 +16,34 @@
 /* Signal dispositions belong to the process: the loop that SIGINT speaks to. */
 static ag_loop *volatile interrupted_loop;
 
+/* Raises where the loop's code is busy, once for each SIGINT after the first: see answer_interrupts for the others. */
 static void second_interrupt(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
   ag_state *S = ag_state_open(L);
-  if (S->running != NULL)
-    S->running->interrupts = 0;
+  ag_loop *loop = S->running;
+  if (loop == NULL || loop->interrupts < 2)
+    return;
+  loop->interrupts = 1;
+  loop->insisted = true;
   lua_pushliteral(L, "interrupted");
   ag_error_push(L, S, "KeyboardInterrupt");
   lua_error(L);
+}
+
+/* A task or its generator is busy, or a callback, on the thread that runs the loop: there only Lua code is stopped. */
+static void interrupt_busy(const ag_loop *loop) {
+  const int any = LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT;
+  if (loop->task == NULL) {
+    if (loop->base != NULL)
+      lua_sethook(loop->base, second_interrupt, LUA_MASKCOUNT, 1);
+    return;
+  }
+  lua_State *L = loop->task->thread.L;
+  if (L != NULL)
+    lua_sethook(L, second_interrupt, any, 1);
+  if (loop->here != L && loop->here != NULL)
+    lua_sethook(loop->here, second_interrupt, any, 1);
 }
 
 static void on_interrupt(int signal_number) {
@@ -32,8 +51,8 @@ static void on_interrupt(int signal_number) {
   ag_loop *loop = interrupted_loop;
   if (loop == NULL)
     return;
-  if (++loop->interrupts >= 2 && loop->task != NULL)
-    lua_sethook(loop->task->thread.L, second_interrupt, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+  if (++loop->interrupts >= 2)
+    interrupt_busy(loop);
   ag_remote_wakeup(loop->remote);
 }
 
@@ -158,6 +177,11 @@ static bool catch_interrupts(ag_loop *loop, struct sigaction *before) {
   return sigaction(SIGINT, &ours, NULL) == 0;
 }
 
+static void release_interrupts(const struct sigaction *before) {
+  sigaction(SIGINT, before, NULL);
+  interrupted_loop = NULL;
+}
+
 /* Protected: 1 loop, 2 context or nil, 3 main, its arguments. Makes it the loop's main task, and returns that. */
 static int prepare_phase(lua_State *L) {
   ag_loop *loop = lua_touserdata(L, 1);
@@ -193,17 +217,15 @@ static int run_main(lua_State *L, ag_state *S, int loop_index, int base, int con
   if (status != LUA_OK)
     return status;
   loop->interrupts = 0;
-  loop->interrupted = loop->stopping = false;
+  loop->interrupted = loop->insisted = loop->stopping = false;
   ag_loop_enter(loop);
   struct sigaction before;
   bool caught = catch_interrupts(loop, &before);
   lua_pushvalue(L, loop_index);
   lua_insert(L, base + 1);
   status = protected_phase(L, main_phase, base);
-  if (caught) {
-    sigaction(SIGINT, &before, NULL);
-    interrupted_loop = NULL;
-  }
+  if (caught)
+    release_interrupts(&before);
   loop->stopping = false;
   int slot = loop->main;
   loop->main = 0;
@@ -299,8 +321,14 @@ static int loop_run_forever(lua_State *L) {
   check_not_running(L, S);
   lua_settop(L, 1);
   lua_pushvalue(L, 1);
+  loop->interrupts = 0;
+  loop->interrupted = loop->insisted = false;
   ag_loop_enter(loop);
+  struct sigaction before;
+  bool caught = catch_interrupts(loop, &before);
   int status = protected_phase(L, forever_phase, 1);
+  if (caught)
+    release_interrupts(&before);
   loop->stopping = false;
   ag_loop_leave(loop);
   return status == LUA_OK ? 0 : lua_error(L);

@@ -92,6 +92,8 @@ static void finish_failed(lua_State *L, ag_state *S, ag_task *task) {
       ag_error_wrap(L, S, raised);
     }
     ag_future_reject(L, S, self);
+    if (S->running != NULL)
+      ag_loop_interrupted(L, S->running, raised, task);
   }
   lua_settop(L, raised - 1);
 }
