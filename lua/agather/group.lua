@@ -152,6 +152,17 @@ function TaskGroup:__close(err)
   end
 end
 
+-- Without `local group <close>` nobody is told of the errors in another way.
+function TaskGroup:__gc()
+  if self.exiting then return end
+  for _, err in ipairs(self.errors) do
+    self.loop:call_exception_handler {
+      message = "Task of a TaskGroup failed, and the group was not left: make it by local group <close>",
+      exception = err,
+    }
+  end
+end
+
 function TaskGroup:__tostring()
   local state = self.aborting and " cancelling" or self.exiting and " exiting" or ""
   return ("<TaskGroup tasks=%d errors=%d%s>"):format(self.running, #self.errors, state)

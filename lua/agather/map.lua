@@ -193,16 +193,23 @@ function module.map(f, items, options, ...)
   return setmetatable(results, results_metatable)
 end
 
+local scheduled = { Future = true, Task = true, Gather = true }
+
+-- What runs once though it stands twice: not functions, nor what has __await.
+local once = { Coroutine = true, Future = true, Task = true, Gather = true, thread = true }
+
 -- Awaits each item in its turn; one that stands twice runs once.
 local function run_distinct(list, length)
   local first, distinct, places = {}, {}, {}
   for place = 1, length do
     local item = list[place]
-    if not first[item] then
+    local mark = once[check.type_name(item)] and first[item]
+    if not mark then
       distinct[#distinct + 1] = item
-      first[item] = #distinct
+      mark = #distinct
+      first[item] = mark
     end
-    places[place] = first[item]
+    places[place] = mark
   end
   return distinct, places
 end
@@ -215,6 +222,15 @@ function module.gather_list(list, options)
   local length = check.awaitables(list, 1, "gather_list")
   local distinct, places = run_distinct(list, length)
   return agather.spawn(function()
+    local this = agather.current_task()
+    local _ <close> = setmetatable({}, {
+      __close = function() -- cancelled, as any gather it cancels all that it was given
+        if this:cancelling() == 0 then return end
+        for _, item in ipairs(distinct) do
+          if scheduled[check.type_name(item)] then item:cancel() end
+        end
+      end,
+    })
     local job = new_job(agather.await, list_source(distinct, #distinct), #distinct, options)
     local found = job:finish(math.min(options.limit or #distinct, #distinct))
     local results = { n = length }

@@ -37,7 +37,10 @@ local function check_host(host, name)
 end
 
 local function check_port(port, name)
-  if math.type(port) ~= "integer" then check.fail(2, name, "port expected, got " .. tostring(port)) end
+  if math.type(port) ~= "integer" then
+    local given = type(port) == "number" and tostring(port) or check.type_name(port)
+    check.fail(2, name, "port expected, got " .. given)
+  end
   if port < 0 or port > 65535 then check.fail(2, name, ("port must be from 0 to 65535, got %d"):format(port)) end
 end
 
@@ -202,6 +205,10 @@ function net.connect(host, port, opts)
   if from and (type(from[1]) ~= "string" or not uv.family(from[1])) then
     check.fail(3, "connect", "option 'local_address' must be a numeric address, got " .. tostring(from[1]))
   end
+  local from_port = from and from[2] or 0
+  if math.type(from_port) ~= "integer" or from_port < 0 or from_port > 65535 then
+    check.fail(3, "connect", "option 'local_address' needs a port from 0 to 65535, got " .. tostring(from_port))
+  end
   if opts.family ~= nil and opts.family ~= "ipv4" and opts.family ~= "ipv6" then
     check.fail(3, "connect", "option 'family' must be \"ipv4\" or \"ipv6\", got " .. tostring(opts.family))
   end
@@ -215,7 +222,7 @@ function net.connect(host, port, opts)
     delay = check_seconds_option(opts, "happy_eyeballs_delay", 3, "connect") or DEFAULT_DELAY,
     nodelay = flag(opts, "nodelay", true, 3, "connect"),
     keepalive = keepalive_of(opts, 3, "connect"),
-    local_host = from and from[1], local_port = from and from[2],
+    local_host = from and from[1], local_port = from_port,
     tls = tls_of(opts, "prepare_client", 3, "connect", host),
   })
 end

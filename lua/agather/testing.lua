@@ -34,6 +34,9 @@ function module.run(body, options, ...)
     error(agather.RuntimeError("testing.run: a loop runs already, call the function itself"), 2)
   end
   options = check.options(options, { clock = true, debug = true }, 2, "run")
+  if options.clock ~= nil and options.clock ~= "virtual" and options.clock ~= "real" then
+    check.fail(2, "run", "option 'clock' must be \"virtual\" or \"real\", got " .. tostring(options.clock))
+  end
   local runner <close> = agather.Runner { clock = options.clock or "virtual", debug = options.debug }
   local problems = {}
   runner:get_loop():set_exception_handler(function(context) problems[#problems + 1] = report_text(context) end)

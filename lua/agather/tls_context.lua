@@ -121,7 +121,10 @@ end
 
 local raise_tls = context.raise
 
-local codes = { [2] = "ENOENT", [13] = "EACCES", [21] = "EISDIR", [23] = "ENFILE", [24] = "EMFILE" }
+local codes = {
+  [1] = "EPERM", [2] = "ENOENT", [5] = "EIO", [6] = "ENXIO", [12] = "ENOMEM", [13] = "EACCES", [20] = "ENOTDIR",
+  [21] = "EISDIR", [23] = "ENFILE", [24] = "EMFILE", [36] = "ENAMETOOLONG", [40] = "ELOOP",
+}
 
 local function read_file(path)
   local file, text, number = io.open(path, "rb")

@@ -31,6 +31,12 @@ describe("the agather program", function()
     assert.equal(0, status)
   end)
 
+  it("tells of an error that cannot be told", function()
+    local text, status = run([[error(setmetatable({}, { __tostring = function() error("x") end }))]])
+    assert.equal("agather: an error that is a table, and cannot be told\n", text)
+    assert.equal(1, status)
+  end)
+
   it("gives the script its arguments", function()
     local text, _, name = run("print(arg[0], arg[1], arg[2], ...)", "one 'two words'")
     assert.equal(name .. "\tone\ttwo words\tone\ttwo words\n", text)

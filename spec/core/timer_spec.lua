@@ -137,6 +137,20 @@ describe("time", function()
     assert.equal("awake\n", output)
   end)
 
+  it("a deadline before all time is due at once, and no deadlock", function()
+    for _, clock in ipairs { "real", "virtual" } do
+      local runner <close> = agather.Runner { clock = clock }
+      local fired = 0
+      runner:run(function()
+        local loop = agather.get_running_loop()
+        loop:call_at(-math.huge, function() fired = fired + 1 end)
+        loop:call_later(-math.huge, function() fired = fired + 1 end)
+        agather.sleep(0.001)
+      end)
+      assert.equal(2, fired)
+    end
+  end)
+
   it("a sleep without end does not keep the processor busy", function()
     local output, status = support.script([[
       local runner <close> = agather.Runner{ clock = "virtual" }

@@ -226,6 +226,9 @@ describe("a stream", function()
       local list = {}
       for line in response:lines() do list[#list + 1] = line end
       assert.same({ "one", "two", "", "last" }, list)
+      local pieces = {}
+      for piece in http.get(base):chunks(5) do pieces[#pieces + 1] = piece end
+      assert.same({ "one\r\n", "two\n\n", "last" }, pieces)
       assert.error_matches(function() response:chunks(0) end, "positive integer expected")
     end)
   end)

@@ -667,6 +667,38 @@ describe("gather_list with a limit", function()
     assert.same({ double, double }, list)
   end))
 
+  it("runs a function that stands twice twice, as without a limit", async(function()
+    local runs = 0
+    local function f()
+      runs = runs + 1
+      return runs
+    end
+    for _, options in ipairs { { limit = 2 }, {} } do
+      runs = 0
+      assert.same({ 1, 2, n = 2 }, agather.gather_list({ f, f }, options):await())
+    end
+  end))
+
+  it("is as long as n says, as without a limit", async(function()
+    local f = function() return 1 end
+    for _, options in ipairs { { limit = 2 }, {} } do
+      assert.same({ 1, n = 1 }, agather.gather_list({ n = 1, f, f }, options):await())
+      raises("at place 2 of the list, got nil", agather.gather_list, { n = 3, f }, options)
+    end
+  end))
+
+  it("that is cancelled cancels all that it was given, as without a limit", async(function()
+    for _, options in ipairs { { limit = 1 }, {} } do
+      local tasks = {}
+      for place = 1, 3 do tasks[place] = agather.spawn(agather.sleep, 1) end
+      local group = agather.gather_list(tasks, options)
+      agather.sleep(0)
+      group:cancel()
+      assert.is_false((pcall(agather.await, group)))
+      for place = 1, 3 do assert.is_true(tasks[place]:cancelled()) end
+    end
+  end))
+
   it("raises the first error, and starts nothing more", async(function()
     local started = 0
     local function good()

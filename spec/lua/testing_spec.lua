@@ -37,6 +37,12 @@ describe("testing.run", function()
     end
   end)
 
+  it("refuses a clock that there is not", function()
+    local ok, err = pcall(testing.run, now, { clock = "sun" })
+    assert.is_false(ok)
+    assert.matches("testing_spec%.lua:%d+: bad argument #2 to 'run' %(option 'clock' must be .virtual. or .real., got sun", err)
+  end)
+
   it("stands on the real clock when told to", function()
     local before = testing.run(now, { clock = "real" })
     assert.is_true(before > 0)

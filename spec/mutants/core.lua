@@ -281,7 +281,7 @@ return {
 
   -- ---- signals ----
   { name = "sigint-kept", bug = "the handler of SIGINT stays when run is over",
-    file = "src/core/run.c", text = "sigaction(SIGINT, &before, NULL);", with = ";",
+    file = "src/core/run.c", text = "  sigaction(SIGINT, before, NULL);\n  interrupted_loop", with = "  interrupted_loop",
     spec = spec "run", it = "ends the process again once run is over" },
   { name = "sigint-never-insists", bug = "a second SIGINT does not break into a loop that never waits",
     file = "src/core/run.c", text = "++loop->interrupts >= 2", with = "++loop->interrupts >= 2000",
@@ -358,4 +358,13 @@ return {
   { name = "eager-runs-others", bug = "a task that begins at once in a callback runs others before the callback goes on",
     file = "src/core/step.c", text = "outer != NULL || loop->eager > 0;", with = "outer != NULL;",
     spec = spec "step", it = "from a callback runs that task alone before create_task returns" },
+  { name = "interrupt-ends-a-task-alone", bug = "a second SIGINT that ends another task than main is not run's",
+    file = "src/core/step.c", text = "      ag_loop_interrupted(L, S->running, raised, task);", with = "      (void)raised;",
+    spec = spec "run", it = "that comes twice ends run wherever the code is busy" },
+  { name = "interrupt-waits-for-callbacks", bug = "a callback that is busy is not interrupted",
+    file = "src/core/run.c", text = "if (loop->base != NULL)", with = "if (0)",
+    spec = spec "run", it = "that comes twice ends run wherever the code is busy" },
+  { name = "slow-cleanup-cut", bug = "a cleanup that is cut short at the end of run is not told of",
+    file = "src/core/shutdown.c", text = "if (round == 1 && slow && future->status == AG_CANCELLED)", with = "if (0)",
+    spec = spec "run", it = "names whose cleanup took so long that it was cancelled again" },
 }

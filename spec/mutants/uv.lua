@@ -199,4 +199,10 @@ return {
   { name = "pool-takes-signals", bug = "a signal may come to a thread of the pool, where its disposition is libuv's",
     file = "src/uv/pool.c", text = "  sigfillset(&all);", with = "  sigemptyset(&all);",
     spec = spec "signal", it = "gives an ignored signal back with no moment in between" },
+  { name = "collected-stream-cut", bug = "what was written is not sent where the stream is collected",
+    file = "src/uv/stream.c", text = "  ag_stream_finish(s); /* nobody", with = "  ag_stream_drop(s); /* nobody",
+    spec = spec "write", it = "sends what was written before the stream was collected" },
+  { name = "file-place-not-shared", bug = "a file writes over what a child has written to it",
+    file = "src/uv/file.c", text = "    f->shared = true;", with = "    f->shared = false;",
+    spec = spec "process", it = "shares the place in a file of agather.fs with its children" },
 }

@@ -216,7 +216,7 @@ describe("connecting", function()
     agather.run(function()
       local connect = agather.net.connect
       support.raises("bad argument #2 to 'connect' (port must be from 0 to 65535, got 99999)", connect, "h", 99999)
-      support.raises("bad argument #2 to 'connect' (port expected, got 80)", connect, "h", "80")
+      support.raises("bad argument #2 to 'connect' (port expected, got string)", connect, "h", "80")
       support.raises("bad argument #1 to 'connect' (host expected, got nil)", connect)
       support.raises("host name must have 1 to 253 bytes", connect, "", 80)
       support.raises("host name must have 1 to 253 bytes", connect, ("x"):rep(254), 80)
@@ -227,6 +227,10 @@ describe("connecting", function()
       support.raises("option 'keepalive' must be a positive integer, got 0", connect, "h", 80, { keepalive = 0 })
       support.raises("option 'local_address' must be a numeric address, got here", connect, "h", 80,
         { local_address = "here" })
+      for _, bad in ipairs { 65536, -1, 1.5, "x" } do
+        support.raises("bad argument #3 to 'connect' (option 'local_address' needs a port from 0 to 65535, got " .. bad,
+          connect, "h", 80, { local_address = { "127.0.0.1", bad } })
+      end
       support.raises("option 'family' must be", connect, "h", 80, { family = "ip" })
       support.raises("option 'tls' must be a boolean or a table", connect, "h", 80, { tls = 1 })
       support.raises("table of options expected", connect, "h", 80, 5)

@@ -105,6 +105,36 @@ describe("process.run", function()
     fails("EBADF", process.run, { "ls", stdout = file })
   end))
 
+  it("shares the place in a file of agather.fs with its children, as with files of io", clean(function(folder)
+    local file <close> = fs.open(folder:at("log"), "w+")
+    for i = 1, 2 do
+      file:write("run ", i, "\n")
+      process.run { "echo", "output", i, stdout = file }
+    end
+    local child = process.spawn { "sh", "-c", "echo one; read line; echo three", stdout = file }
+    while #fs.read_file(folder:at("log")) < #"run 1\noutput 1\nrun 2\noutput 2\none\n" do agather.sleep(0.001) end
+    file:write("two\n"):flush()
+    child.stdin:write("go on\n")
+    child:wait()
+    file:write("four\n")
+    file:seek("set")
+    assert.equal("run 1\noutput 1\nrun 2\noutput 2\none\ntwo\nthree\nfour\n", file:read("a"))
+
+    fs.write_file(folder:at("in"), "0123456789")
+    local input <close> = fs.open(folder:at("in"))
+    local function two() return process.run { "dd", "bs=2", "count=1", stdin = input, stderr = "null" }.stdout end
+    assert.equal("0", input:read(1))
+    assert.equal("12", two())
+    assert.equal("34", two())
+    assert.equal("5", input:read(1))
+    assert.equal(6, input:seek())
+    assert.equal("67", two())
+    input:seek("set", 1)
+    assert.equal("12", two())
+    assert.equal("3456789", input:read("a"))
+    assert.equal("", two())
+  end))
+
   it("gives the child real pipes, which it may open by name", clean(function()
     assert.equal("fed", process.run { "cat /dev/stdin > /dev/stdout", shell = true, stdin = "fed" }.stdout)
   end))

@@ -30,12 +30,21 @@ static const char launcher[] = "local clock, debug, main = ... "
                                "local runner <close> = agather.Runner { clock = clock, debug = debug } "
                                "return runner:run(main, select(4, ...))";
 
-static int fail(lua_State *L) {
-  const char *message = luaL_tolstring(L, -1, NULL);
-  lua_pop(L, 1);
-  fprintf(stderr, "agather: %s\n", message);
-  if (lua_istable(L, -1) && lua_getfield(L, -1, "traceback") == LUA_TSTRING)
+/* Protected: 1 the error, whose metamethods may fail. */
+static int tell(lua_State *L) {
+  fprintf(stderr, "agather: %s\n", luaL_tolstring(L, 1, NULL));
+  if (lua_istable(L, 1) && lua_getfield(L, 1, "traceback") == LUA_TSTRING)
     fprintf(stderr, "%s\n", lua_tostring(L, -1));
+  return 0;
+}
+
+/* Tells the error on top. */
+static int fail(lua_State *L) {
+  const char *kind = luaL_typename(L, -1);
+  lua_pushcfunction(L, tell);
+  lua_insert(L, -2);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK)
+    fprintf(stderr, "agather: an error that is a %s, and cannot be told\n", kind);
   return EXIT_FAILURE;
 }
 

@@ -384,6 +384,20 @@ static lua_Integer copy(lua_State *L) {
   return n;
 }
 
+/* The length of the list at 1, which may stand in its field n: nothing beyond [n], its first border, is looked at. */
+static lua_Integer counted(lua_State *L, lua_Integer n) {
+  lua_pushliteral(L, "n");
+  lua_rawget(L, 1);
+  int is_integer = lua_isinteger(L, -1);
+  lua_Integer count = lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  if (!is_integer || count == n)
+    return n;
+  if (count > n)
+    luaL_argerror(L, 1, lua_pushfstring(L, "awaitable expected at place %d of the list, got nil", (int)n + 1));
+  return count > 0 ? count : 0;
+}
+
 /* gather_list(list [, options]): gather over a list of any length. */
 static int gather_list(lua_State *L) {
   ag_state *S = ag_self(L);
@@ -410,6 +424,8 @@ static int gather_list(lua_State *L) {
   if (lua_getmetatable(L, 1)) {
     lua_settop(L, 2);
     n = copy(L);
+  } else {
+    n = counted(L, n);
   }
   ag_loop *loop = ag_loop_check(L, S, "gather");
   ag_gather *gather = new_gather(L, loop, n);

@@ -158,7 +158,7 @@ double ag_timeout(const ag_loop *loop) {
   double due = ag_suspects_due(loop);
   if (due >= 0 && (left < 0 || due < left))
     left = due;
-  if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when))
+  if (loop->timers.count == 0 || loop->timers.heap[0].when == INFINITY)
     return left;
   double timer = loop->is_virtual ? 0 : loop->timers.heap[0].when - ag_loop_time(loop);
   if (timer < 0)

@@ -145,7 +145,7 @@ static bool wait_for_work(lua_State *L, ag_loop *loop) {
   if (ag_remote_has_mail(loop->remote)) /* a look may have taken the wake-up already */
     return true;
   double due = ag_suspects_due(loop);
-  if (loop->timers.count == 0 || isinf(loop->timers.heap[0].when)) { /* a deadline that never comes is none */
+  if (loop->timers.count == 0 || loop->timers.heap[0].when == INFINITY) { /* a deadline that never comes is none */
     if (!ag_loop_expects(loop))
       return false;
     poller->wait(poller, due);
@@ -221,6 +221,8 @@ bool ag_loop_iterate(lua_State *L, ag_loop *loop, bool block, bool once) {
 
 bool ag_loop_run(lua_State *L, ag_loop *loop, const bool *until) {
   ag_companions_meet(L, loop); /* a loop that never waits has them too */
+  if (loop->stopping)
+    ag_loop_iterate(L, loop, false, true); /* stopped before it began: one iteration, as asyncio has it */
   while (!loop->stopping && (until == NULL || !*until)) {
     const bool *outer = loop->until;
     loop->until = until;

@@ -217,7 +217,7 @@ static int run_main(lua_State *L, ag_state *S, int loop_index, int base, int con
   if (status != LUA_OK)
     return status;
   loop->interrupts = 0;
-  loop->interrupted = loop->insisted = loop->stopping = false;
+  loop->interrupted = loop->insisted = false;
   ag_loop_enter(loop);
   struct sigaction before;
   bool caught = catch_interrupts(loop, &before);
@@ -241,7 +241,10 @@ static void check_main(lua_State *L, ag_state *S, int arg, bool futures) {
     const char *kind = lua_isnone(L, arg) ? "no value" : ag_type_name(L, arg);
     luaL_argerror(L, arg, lua_pushfstring(L, "function or coroutine expected, got %s", kind));
   }
-  if ((ag_coro_to(L, S, arg, &used) != NULL && used) || (!futures && ag_future_to(L, S, arg) != NULL))
+  ag_future *future = ag_future_to(L, S, arg);
+  if (!futures && future != NULL && future->kind != AG_TASK)
+    luaL_argerror(L, arg, lua_pushfstring(L, "function or coroutine expected, got %s", ag_type_name(L, arg)));
+  if ((ag_coro_to(L, S, arg, &used) != NULL && used) || (!futures && future != NULL))
     ag_error_raise(L, S, "RuntimeError", "cannot reuse already awaited coroutine");
   if (lua_type(L, arg) == LUA_TTHREAD)
     ag_thread_function(L, arg, arg);

@@ -58,9 +58,20 @@ static lua_Integer push_pending(lua_State *L, ag_loop *loop) {
   return n;
 }
 
+/* Tells that the task on top took long and was cancelled again, which may have cut its cleanup short. */
+static void report_slow(lua_State *L, ag_loop *loop, double seconds) {
+  int task = lua_gettop(L);
+  const char *message =
+      lua_pushfstring(L, "Task had not ended after %f s of shutdown, and was cancelled again", seconds);
+  lua_pushnil(L);
+  ag_report(L, loop, message, task);
+  lua_settop(L, task);
+}
+
 static void cancel_all(lua_State *L, ag_loop *loop) {
   ag_state *S = loop->S;
   double first = S->limiter != NULL && S->limiter->limits.grace > 0 ? S->limiter->limits.grace : first_grace;
+  bool slow = false;
   for (int round = 0; round < ROUNDS && loop->tasks > 0; round++) {
     lua_Integer n = push_pending(L, loop);
     int list = lua_gettop(L);
@@ -86,12 +97,15 @@ static void cancel_all(lua_State *L, ag_loop *loop) {
     for (lua_Integer i = 1; i <= n; i++) {
       lua_rawgeti(L, list, i);
       ag_future *future = lua_touserdata(L, -1);
+      if (round == 1 && slow && future->status == AG_CANCELLED)
+        report_slow(L, loop, first);
       if (future->status == AG_FAILED && !future->asked) {
         ag_future_value(L, S, -1);
         ag_report(L, loop, "unhandled exception during agather.run() shutdown", -2);
       }
       lua_pop(L, 1);
     }
+    slow = g.over;
     lua_settop(L, list - 1);
   }
   for (int i = 0; i < 4 && !ag_list_empty(&loop->ready); i++)

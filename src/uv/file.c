@@ -238,7 +238,10 @@ static int file_lines(lua_State *L) {
 /* Steps back over what was read ahead, or is being read for a task that was cancelled. */
 static void forget_ahead(ag_file *f) {
   f->obsolete = true;
-  f->position -= (int64_t)ag_reader_held(&f->in);
+  if (ag_reader_held(&f->in) > 0) {
+    f->position -= (int64_t)ag_reader_held(&f->in);
+    ag_file_share_place(f);
+  }
   ag_reader_clear(&f->in);
   f->in.status = 0;
 }
@@ -352,6 +355,7 @@ static int seeking(lua_State *L, int status, lua_KContext measured) {
   if (!f->seekable)
     return fail(L, f, UV_ESPIPE, "seek");
   int whence = (int)lua_tointeger(L, 2);
+  ag_file_find_place(f);
   int64_t base = whence == FROM_HERE ? f->position - (int64_t)ag_reader_held(&f->in) : 0;
   if (whence == FROM_END) {
     if (!measured)
@@ -365,6 +369,7 @@ static int seeking(lua_State *L, int status, lua_KContext measured) {
     return fail(L, f, UV_EINVAL, "seek");
   forget_ahead(f);
   f->position = target;
+  ag_file_share_place(f);
   lua_pushinteger(L, target);
   return 1;
 }
@@ -433,8 +438,14 @@ int ag_file_descriptor(lua_State *L, int index, const char *operation) {
   ag_file *f = *box;
   if (f->closed)
     ag_os_error(L, "EBADF", EBADF, "the file is closed", operation, f->path);
-  if (f->seekable)
-    lseek(f->fd, f->position - (int64_t)ag_reader_held(&f->in), SEEK_SET);
+  if (f->seekable) {
+    if (!f->busy) {
+      ag_file_find_place(f);
+      forget_ahead(f);
+    }
+    f->shared = true;
+    ag_file_share_place(f);
+  }
   return f->fd;
 }
 

@@ -138,6 +138,7 @@ static void end(ag_file *f) {
     if (f->anchored && !uv_is_closing((uv_handle_t *)&f->anchor))
       uv_close((uv_handle_t *)&f->anchor, ag_file_anchor_closed);
   }
+  ag_file_share_place(f);
   if (f->closed)
     go_on_closing(f);
   if (!f->busy)
@@ -152,7 +153,19 @@ static void on_done(uv_work_t *work, int status) {
   ag_file_free_if_unused(f);
 }
 
+void ag_file_find_place(ag_file *f) {
+  off_t at = f->shared ? lseek(f->fd, 0, SEEK_CUR) : -1;
+  if (at >= 0)
+    f->position = at + (int64_t)f->out.length;
+}
+
+void ag_file_share_place(ag_file *f) {
+  if (f->shared && f->fd >= 0)
+    lseek(f->fd, f->position - (int64_t)f->out.length, SEEK_SET);
+}
+
 void ag_file_begin(ag_file *f, ag_file_work kind) {
+  ag_file_find_place(f);
   f->kind = kind;
   f->busy = true;
   f->obsolete = false;

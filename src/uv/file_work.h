@@ -41,6 +41,7 @@ typedef struct ag_file {
   int write_status; /* of a failed write or close that nobody was told of */
   int fd;           /* -1: closed */
   bool readable, writable, append, seekable;
+  bool shared;   /* a child was given it: the place is the descriptor's, see ag_file_find_place */
   bool busy;     /* work is under way: fd, going, chunk, from and end are the pool's */
   bool obsolete; /* what is being read is from where the script does not stand any longer */
   bool closed;   /* for the script */
@@ -48,6 +49,10 @@ typedef struct ag_file {
   bool owned;    /* a userdata refers to it */
 } ag_file;
 
+/* Where children have the file, too, they move its place, and are moved: finds it before anything is done, and tells
+** where the file has come to. */
+void ag_file_find_place(ag_file *f);
+void ag_file_share_place(ag_file *f);
 /* Begins a piece of work; the file is not busy. What waits for it is woken at its end. */
 void ag_file_begin(ag_file *f, ag_file_work kind);
 /* Closes it for the script; what is gathered is written, then the descriptor is closed. */

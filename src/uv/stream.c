@@ -143,8 +143,7 @@ static int stream_gc(lua_State *L) {
   if (s == NULL)
     return 0;
   s->owned = false;
-  if (!s->closed)
-    ag_stream_drop(s);
+  ag_stream_finish(s); /* nobody has closed it: what was written is sent all the same */
   free_if_unused(s);
   return 0;
 }

@@ -55,6 +55,8 @@ ag_stream *ag_stream_still_open(lua_State *L, const char *operation);
 void ag_stream_set_methods(lua_State *L, const luaL_Reg *methods);
 /* Closes the handle now, drops what was not written, and wakes who waits; again is harmless. */
 void ag_stream_drop(ag_stream *s);
+/* Closes it when what was written has been sent, or the peer has not read for too long. */
+void ag_stream_finish(ag_stream *s);
 
 /* Closes the handle of one that was shut and cannot be read; the script's stream stays as it is. */
 void ag_stream_hang_up(ag_stream *s);

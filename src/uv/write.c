@@ -247,14 +247,13 @@ void ag_stream_end_linger(ag_stream *s) {
     uv_close((uv_handle_t *)&l->timer, on_linger_close);
 }
 
-/* stream:close(): what was written is still sent. Twice is harmless. */
-int ag_stream_close(lua_State *L) {
-  ag_stream *s = *(ag_stream **)luaL_checkudata(L, 1, AG_STREAM);
-  if (s == NULL || s->closed)
-    return 0;
-  if (uv_stream_get_write_queue_size(&s->handle.stream) == 0 || !start_linger(s)) {
+void ag_stream_finish(ag_stream *s) {
+  if (s->closed)
+    return;
+  if (s->handle.any.data == NULL || uv_is_closing(&s->handle.any) ||
+      uv_stream_get_write_queue_size(&s->handle.stream) == 0 || !start_linger(s)) {
     ag_stream_drop(s);
-    return 0;
+    return;
   }
   s->closed = true;
   if (s->reading)
@@ -262,6 +261,13 @@ int ag_stream_close(lua_State *L) {
   s->reading = false;
   ag_wake(&s->reader);
   ag_stream_wake_writers(s);
+}
+
+/* stream:close(): what was written is still sent. Twice is harmless. */
+int ag_stream_close(lua_State *L) {
+  ag_stream *s = *(ag_stream **)luaL_checkudata(L, 1, AG_STREAM);
+  if (s != NULL)
+    ag_stream_finish(s);
   return 0;
 }
 

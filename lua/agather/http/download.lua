@@ -69,6 +69,7 @@ local under_way = {} -- names of files that are not complete yet
 
 return function(client, text, path, options)
   if type(path) ~= "string" then check.fail(2, "download", "path expected, got " .. check.type_name(path)) end
+  if path:find("\0", 1, true) then check.fail(2, "download", "path contains a zero byte") end
   local progress
   if type(options) == "table" then
     progress = options.progress

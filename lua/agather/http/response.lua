@@ -96,15 +96,25 @@ function methods:chunks(size)
     return next_piece(self)
   end
   if not size then return source end
-  local kept, over = "", false
-  return function()
-    while #kept < size and not over do
+  local kept, from, over = "", 1, false
+  local function fill()
+    local pieces, length = { kept:sub(from) }, #kept - from + 1
+    while length < size and not over do
       local piece = source()
-      if piece then kept = kept .. piece else over = true end
+      if piece then
+        pieces[#pieces + 1] = piece
+        length = length + #piece
+      else
+        over = true
+      end
     end
-    if kept == "" then return nil end
-    local piece = kept:sub(1, size)
-    kept = kept:sub(size + 1)
+    kept, from = table.concat(pieces), 1
+  end
+  return function()
+    if #kept - from + 1 < size and not over then fill() end
+    if from > #kept then return nil end
+    local piece = kept:sub(from, from + size - 1)
+    from = from + #piece
     return piece
   end
 end
