@@ -671,6 +671,12 @@ describe("run, as asyncio has it,", function()
     assert.equal(line:rep(3), output)
   end)
 
+  it("names a future that is no main", function()
+    support.virtual(function()
+      raises("bad argument #1 to 'agather.run' (function or coroutine expected, got Future)", agather.run, agather.future())
+    end)
+  end)
+
   it("names the kind of userdata that is no main", function()
     local output = support.script([[print(pcall(agather.run, io.stdout))]])
     assert.equal("false\tbad argument #1 to 'agather.run' (function or coroutine expected, got FILE*)\n", output)

@@ -439,10 +439,9 @@ int ag_file_descriptor(lua_State *L, int index, const char *operation) {
   if (f->closed)
     ag_os_error(L, "EBADF", EBADF, "the file is closed", operation, f->path);
   if (f->seekable) {
-    if (!f->busy) {
+    if (!f->busy)
       ag_file_find_place(f);
-      forget_ahead(f);
-    }
+    forget_ahead(f);
     f->shared = true;
     ag_file_share_place(f);
   }

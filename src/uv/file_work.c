@@ -138,7 +138,8 @@ static void end(ag_file *f) {
     if (f->anchored && !uv_is_closing((uv_handle_t *)&f->anchor))
       uv_close((uv_handle_t *)&f->anchor, ag_file_anchor_closed);
   }
-  ag_file_share_place(f);
+  if (f->kind != AG_FILE_READ || !f->obsolete) /* else it has not moved, but a child may have been given the file */
+    ag_file_share_place(f);
   if (f->closed)
     go_on_closing(f);
   if (!f->busy)
