@@ -258,6 +258,10 @@ describe("a limit on how many", function()
       .. "coroutine.create(function() return 2 end) local f = function() return 3 end "
       .. "print(table.concat(agather.await(agather.gather(c, t, f, c, t, agather.gather())), ' ', 1, 5))", "run=2")
     assert.equal("1 2 3 1 2\n", output)
+    output = limited("tasks=3", "limit", "spawn=local f = agather.async(function() agather.sleep(0) return 1 end) "
+      .. "local a, b = agather.create_task(f()), agather.create_task(f()) agather.sleep(0) "
+      .. "print(table.concat(agather.await(agather.gather(a, b, a)), ' '))", "run=2")
+    assert.equal("1 1 1\n", output)
   end)
 
   it("is counted down by what ends", function()

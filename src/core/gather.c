@@ -281,12 +281,14 @@ static void check_room(lua_State *L, const ag_loop *loop, const ag_gather *gathe
   size_t wanted = 0;
   for (lua_Integer i = 0; i < count; i++) {
     bool used = false;
+    if (gather->children[i].child != NULL)
+      continue; /* it is there already */
     lua_rawgeti(L, list, i + 1);
     if (lua_isthread(L, -1) || ag_coro_to(L, S, -1, &used) != NULL) {
       lua_pushboolean(L, true);
       lua_rawset(L, seen);
     } else {
-      wanted += gather->children[i].child == NULL;
+      wanted++;
       lua_pop(L, 1);
     }
   }
